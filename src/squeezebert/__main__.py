@@ -1,0 +1,7 @@
+"""``python -m squeezebert``."""
+
+import sys
+
+from squeezebert.cli import main
+
+sys.exit(main())
