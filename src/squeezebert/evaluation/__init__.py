@@ -1,0 +1,1 @@
+"""Takes logits and labels, gives scores: metrics by name, as fractions."""
