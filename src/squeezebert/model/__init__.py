@@ -1,0 +1,1 @@
+"""Takes batch tensors, gives hidden states and logits: configuration, grouped layers, encoder, heads."""

@@ -1,0 +1,166 @@
+"""The paper's idea: a position-wise fully connected layer cut into groups (Iandola et al. 2020, section 3.2).
+
+A kernel-1 grouped convolution over tokens: output channel block g sees input channel block g only,
+
+    y[n, g, o] = sum_i weight[g, o, i] * x[n, g, i] + bias[g, o]
+
+so its weight has 1/G of the dense layer's entries. The weight is stored once, ``[out, in / groups]``, and applied in
+one of three equal forms; which is fastest depends on device and number format (benchmarks/grouped_forms.py).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Form = Literal["auto", "conv", "split", "bmm"]
+FORMS: tuple[Form, ...] = get_args(Form)
+
+
+class GroupedLinear(nn.Module):
+    """Position-wise layer with grouped channels.
+
+    Args:
+        in_features: Input channels, a multiple of ``groups``.
+        out_features: Output channels, a multiple of ``groups``.
+        groups: Independent blocks of channels; 1 is a dense layer.
+
+    Attributes:
+        weight: ``[out_features, in_features / groups]``; rows of group g are ``g * out / groups`` and following.
+        bias: ``[out_features]``.
+        form: How the product is computed: "conv" (kernel-1 convolution), "split" (one linear per group), "bmm" (one
+            batched matrix product) or "auto" (the fastest by measurement for the input's device and number format).
+    """
+
+    def __init__(self, in_features: int, out_features: int, groups: int = 1) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.groups = groups
+        self.form: Form = "auto"
+        self.weight = nn.Parameter(torch.empty(out_features, in_features // groups))
+        self.bias = nn.Parameter(torch.empty(out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer: ``[..., in_features]`` to ``[..., out_features]``."""
+        return grouped_linear(x, self.weight, self.bias, self.groups, self.form)
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, groups={self.groups}, form={self.form}"
+
+
+def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1, form: Form = "auto") -> Tensor:
+    """Grouped position-wise product; see the module's formula.
+
+    Args:
+        x: ``[..., in]``.
+        weight: ``[out, in / groups]``.
+        bias: ``[out]``.
+        groups: Blocks of channels.
+        form: "conv", "split", "bmm" or "auto".
+
+    Returns:
+        ``[..., out]``.
+    """
+    if form == "auto":
+        form = fastest_form(x)
+    if form == "conv":
+        return _conv(x, weight, bias, groups)
+    if groups == 1:
+        return F.linear(x, weight, bias)
+    return _split(x, weight, bias, groups) if form == "split" else _bmm(x, weight, bias, groups)
+
+
+def fastest_form(x: Tensor) -> Form:
+    """The form that benchmarks/grouped_forms.py found fastest for the input's device and number format.
+
+    fp32 on a CPU: "conv", whose kernels (oneDNN) beat the matrix library's in every shape, dense layers included.
+    bf16 on a CPU: "bmm" for inference, "split" where gradients follow. Elsewhere "bmm": one launch a layer.
+    """
+    if x.device.type != "cpu":
+        return "bmm"
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    if dtype == torch.float32:
+        return "conv"
+    return "split" if torch.is_grad_enabled() else "bmm"
+
+
+def _split(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    parts = zip(x.chunk(groups, -1), weight.chunk(groups, 0), bias.chunk(groups, 0), strict=True)
+    return torch.cat([F.linear(x_g, weight_g, bias_g) for x_g, weight_g, bias_g in parts], -1)
+
+
+def _bmm(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    x_GNI = x.reshape(-1, groups, weight.shape[1]).transpose(0, 1)
+    weight_GIO = weight.view(groups, -1, weight.shape[1]).transpose(1, 2)
+    y_GNO = torch.baddbmm(bias.view(groups, 1, -1), x_GNI, weight_GIO)
+    return y_GNO.transpose(0, 1).reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _conv(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    if (
+        x.device.type == "cpu"
+        and torch.is_grad_enabled()
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+    ):
+        y = _ConvTraining.apply(x.reshape(-1, x.shape[-1]), weight, bias, groups)
+        return y.view(*x.shape[:-1], weight.shape[0])  # type: ignore[no-any-return]
+    y = F.conv2d(_as_image(x.reshape(-1, x.shape[-1])), weight[:, :, None, None], bias, groups=groups)
+    return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _as_image(x_NC: Tensor) -> Tensor:
+    """View ``[N, C]`` as a one-column picture ``[1, C, N, 1]`` in channels-last memory: no copy, and no transpose."""
+    return x_NC.contiguous()[None, :, None, :].permute(0, 3, 1, 2)
+
+
+class _ConvTraining(torch.autograd.Function):
+    """The convolution with a backward pass twice as fast as autograd's own on a CPU.
+
+    The library's grouped weight gradient is slow in channels-last memory; one dense weight gradient per group, on a
+    contiguous copy of the group's channels, is the same sum.
+    """
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, x_NC: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+        ctx.save_for_backward(x_NC, weight)
+        ctx.groups = groups  # type: ignore[attr-defined]
+        y = F.conv2d(_as_image(x_NC), weight[:, :, None, None], bias, groups=groups)
+        return y.permute(0, 2, 3, 1).reshape(x_NC.shape[0], weight.shape[0])
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: torch.autograd.function.FunctionCtx, grad_NC: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x_NC, weight = ctx.saved_tensors  # type: ignore[attr-defined]
+        groups = ctx.groups  # type: ignore[attr-defined]
+        needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
+        grad_x = grad_weight = grad_bias = None
+        if needs_x:
+            image = _convolution_backward(grad_NC, x_NC, weight, groups, (True, False))[0]
+            grad_x = image.permute(0, 2, 3, 1).reshape(x_NC.shape)
+        if needs_weight:
+            x_GNI = x_NC.view(-1, groups, weight.shape[1]).transpose(0, 1).contiguous()
+            grad_GNO = grad_NC.reshape(-1, groups, weight.shape[0] // groups).transpose(0, 1).contiguous()
+            grad_weight = torch.cat(
+                [
+                    _convolution_backward(grad_NO, x_NI, weight_OI, 1, (False, True))[1].view(weight_OI.shape)
+                    for grad_NO, x_NI, weight_OI in zip(grad_GNO, x_GNI, weight.chunk(groups, 0), strict=True)
+                ]
+            )
+        if needs_bias:
+            grad_bias = grad_NC.sum(0)
+        return grad_x, grad_weight, grad_bias, None
+
+
+def _convolution_backward(
+    grad_NC: Tensor, x_NC: Tensor, weight: Tensor, groups: int, wanted: tuple[bool, bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+        _as_image(grad_NC), _as_image(x_NC), weight[:, :, None, None], None, [1, 1], [0, 0], [1, 1], False, [0, 0],
+        groups, [*wanted, False],
+    )  # fmt: skip
