@@ -1,0 +1,1 @@
+"""Takes files and encodings, gives tasks, examples and batches (NumPy only)."""
