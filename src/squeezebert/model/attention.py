@@ -69,7 +69,7 @@ class SelfAttention(nn.Module):
             The sub-layer's output, shaped like ``x``, and the probabilities ``[B, H, T, T]`` or None.
         """
         q_BHTD, k_BHTD, v_BHTD = (
-            layout.pad(layer(x)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            layout.pad(layer(x)).view(layout.batch, layout.tokens, self.heads, -1).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
         )
         dropout = self.dropout if self.training else 0.0

@@ -73,7 +73,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         sizes = (
             "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings "
-            "type_vocab_size q_groups k_groups v_groups post_attention_groups intermediate_groups output_groups num_labels"
+            "type_vocab_size q_groups k_groups v_groups post_attention_groups intermediate_groups output_groups "
+            "num_labels"
         )
         for name in sizes.split():
             value = getattr(self, name)
@@ -90,23 +91,25 @@ class ModelConfig:
                 f"config: hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
                 f"{self.num_attention_heads}"
             )
+        hidden, wide = ("hidden_size", self.hidden_size), ("intermediate_size", self.intermediate_size)
         for name, sides in (
-            ("q_groups", ("hidden_size",)),
-            ("k_groups", ("hidden_size",)),
-            ("v_groups", ("hidden_size",)),
-            ("post_attention_groups", ("hidden_size",)),
-            ("intermediate_groups", ("hidden_size", "intermediate_size")),
-            ("output_groups", ("intermediate_size", "hidden_size")),
+            ("q_groups", (hidden,)),
+            ("k_groups", (hidden,)),
+            ("v_groups", (hidden,)),
+            ("post_attention_groups", (hidden,)),
+            ("intermediate_groups", (hidden, wide)),
+            ("output_groups", (wide, hidden)),
         ):
-            for side in sides:
-                if getattr(self, side) % getattr(self, name):
-                    raise InputError(f"config: {side} {getattr(self, side)} is not a multiple of {name} {getattr(self, name)}")
+            groups = getattr(self, name)
+            for side, channels in sides:
+                if channels % groups:
+                    raise InputError(f"config: {side} {channels} is not a multiple of {name} {groups}")
         if self.real_vocab_size is not None and not 0 < self.real_vocab_size <= self.vocab_size:
-            raise InputError(f"config: real_vocab_size {self.real_vocab_size} must lie in 1..vocab_size {self.vocab_size}")
+            raise InputError(f"config: real_vocab_size {self.real_vocab_size} must lie in 1..{self.vocab_size}")
         if self.problem_type is not None and self.problem_type not in PROBLEM_TYPES:
-            raise InputError(f"config: problem_type {self.problem_type!r} is unknown; use one of {', '.join(PROBLEM_TYPES)}")
+            raise InputError(f"config: problem_type {self.problem_type!r} is none of {', '.join(PROBLEM_TYPES)}")
         if self.id2label and sorted(self.id2label) != list(range(self.num_labels)):
-            raise InputError(f"config: id2label must name the outputs 0..{self.num_labels - 1}, not {sorted(self.id2label)}")
+            raise InputError(f"config: id2label names outputs {sorted(self.id2label)}, not 0..{self.num_labels - 1}")
 
     @property
     def head_size(self) -> int:
@@ -138,7 +141,11 @@ SIZES: dict[str, ModelConfig] = {
     "small": _SMALL,
     # For tests and first steps: builds in milliseconds.
     "tiny": ModelConfig(
-        vocab_size=2048, hidden_size=64, num_attention_heads=4, num_hidden_layers=2, intermediate_size=256,
+        vocab_size=2048,
+        hidden_size=64,
+        num_attention_heads=4,
+        num_hidden_layers=2,
+        intermediate_size=256,
         max_position_embeddings=512,
     ),
 }

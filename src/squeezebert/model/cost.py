@@ -60,11 +60,9 @@ def table(config: ModelConfig, tokens: int = 128, head: str = "encoder") -> list
         return Cost(name, inputs * outputs + outputs, inputs * outputs * times)
 
     if head in ("masked_lm", "pretraining"):
-        transform = dense("", hidden, hidden, tokens)
-        decoder = hidden * config.vocab_size * tokens
-        costs.append(
-            Cost("masked language model", transform.parameters + norm + config.vocab_size, transform.multiply_adds + decoder)
-        )
+        # The decoder's weight is the word embedding: counted there, multiplied here.
+        parameters = hidden * hidden + hidden + norm + config.vocab_size
+        costs.append(Cost("masked language model", parameters, hidden * (hidden + config.vocab_size) * tokens))
     if head == "pretraining":
         costs.append(dense("sentence order", hidden, 2, 1))
     if head == "sequence_classification":

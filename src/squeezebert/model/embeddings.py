@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from squeezebert.model.config import ModelConfig
@@ -22,5 +21,5 @@ class Embeddings(nn.Module):
     def forward(self, input_ids: Tensor, position_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Embed ids of any one shape ``[...]``, giving ``[..., C]``. No token types: all of the first segment."""
         types = self.token_type.weight[0] if token_type_ids is None else self.token_type(token_type_ids)
-        x: Tensor = self.norm(self.word(input_ids) + self.position(position_ids) + types)
-        return torch.as_tensor(self.dropout(x))
+        x: Tensor = self.dropout(self.norm(self.word(input_ids) + self.position(position_ids) + types))
+        return x

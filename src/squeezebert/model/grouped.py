@@ -49,6 +49,7 @@ class GroupedLinear(nn.Module):
         return grouped_linear(x, self.weight, self.bias, self.groups, self.form)
 
     def extra_repr(self) -> str:
+        """Sizes shown when the module is printed."""
         return f"{self.in_features}, {self.out_features}, groups={self.groups}, form={self.form}"
 
 
@@ -107,8 +108,8 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
     ):
-        y = _ConvTraining.apply(x.reshape(-1, x.shape[-1]), weight, bias, groups)
-        return y.view(*x.shape[:-1], weight.shape[0])  # type: ignore[no-any-return]
+        y_NC: Tensor = _ConvTraining.apply(x.reshape(-1, x.shape[-1]), weight, bias, groups)  # type: ignore[no-untyped-call]
+        return y_NC.view(*x.shape[:-1], weight.shape[0])
     y = F.conv2d(_as_image(x.reshape(-1, x.shape[-1])), weight[:, :, None, None], bias, groups=groups)
     return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
 
@@ -126,14 +127,16 @@ class _ConvTraining(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x_NC: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, x_NC: Tensor, weight: Tensor, bias: Tensor, groups: int
+    ) -> Tensor:
         ctx.save_for_backward(x_NC, weight)
         ctx.groups = groups  # type: ignore[attr-defined]
         y = F.conv2d(_as_image(x_NC), weight[:, :, None, None], bias, groups=groups)
         return y.permute(0, 2, 3, 1).reshape(x_NC.shape[0], weight.shape[0])
 
     @staticmethod
-    def backward(  # type: ignore[override]
+    def backward(
         ctx: torch.autograd.function.FunctionCtx, grad_NC: Tensor
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x_NC, weight = ctx.saved_tensors  # type: ignore[attr-defined]

@@ -8,11 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Unpack
 
 from squeezebert.model.config import ModelConfig
 from squeezebert.model.grouped import GroupedLinear, grouped_linear
 from squeezebert.model.layer import activation
-from squeezebert.model.squeezebert import ModelOutput, SqueezeBert, initialize
+from squeezebert.model.squeezebert import EncoderOptions, ModelOutput, SqueezeBert, initialize
 
 IGNORE = -100
 """Label of a position that takes no part in the loss."""
@@ -76,11 +77,9 @@ class SqueezeBertForMaskedLM(_Head):
         *,
         masked_positions: Tensor | None = None,
         labels: Tensor | None = None,
-        token_indices: Tensor | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        **options: Unpack[EncoderOptions],
     ) -> ModelOutput:
-        """Score tokens; the encoder's arguments are those of :class:`SqueezeBert`.
+        """Score tokens; the other arguments are those of :meth:`SqueezeBert.forward`.
 
         Args:
             masked_positions: ``[M]`` places ``b * T + t`` to score; None: all.
@@ -89,10 +88,7 @@ class SqueezeBertForMaskedLM(_Head):
         Returns:
             ``logits`` ``[M, V]`` or ``[B, T, V]``, and the mean cross-entropy in nats as ``loss``.
         """
-        encoded = self.transformer(
-            input_ids, attention_mask, token_type_ids, position_ids, token_indices=token_indices,
-            output_hidden_states=output_hidden_states, output_attentions=output_attentions,
-        )  # fmt: skip
+        encoded: ModelOutput = self.transformer(input_ids, attention_mask, token_type_ids, position_ids, **options)
         logits = _score_tokens(self.mlm, self.transformer, encoded, masked_positions)
         loss = None if labels is None else F.cross_entropy(logits.flatten(0, -2), labels.flatten(), ignore_index=IGNORE)
         return encoded._replace(loss=loss, logits=logits)
@@ -128,11 +124,9 @@ class SqueezeBertForPreTraining(_Head):
         masked_positions: Tensor | None = None,
         labels: Tensor | None = None,
         sentence_order_labels: Tensor | None = None,
-        token_indices: Tensor | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        **options: Unpack[EncoderOptions],
     ) -> ModelOutput:
-        """Score tokens and order; arguments as in :class:`SqueezeBertForMaskedLM`.
+        """Score tokens and order; the other arguments are those of :class:`SqueezeBertForMaskedLM`.
 
         Args:
             sentence_order_labels: ``[B]``, 0 in order, 1 swapped, -100 ignored.
@@ -141,10 +135,7 @@ class SqueezeBertForPreTraining(_Head):
             ``logits`` as the masked language model's, ``sentence_order_logits`` ``[B, 2]``, and as ``loss`` the sum of
             the two mean cross-entropies in nats, of those whose labels are given.
         """
-        encoded = self.transformer(
-            input_ids, attention_mask, token_type_ids, position_ids, token_indices=token_indices,
-            output_hidden_states=output_hidden_states, output_attentions=output_attentions,
-        )  # fmt: skip
+        encoded: ModelOutput = self.transformer(input_ids, attention_mask, token_type_ids, position_ids, **options)
         logits = _score_tokens(self.mlm, self.transformer, encoded, masked_positions)
         order_logits_B2 = self.sentence_order(encoded.pooled)
         losses = []
@@ -171,11 +162,9 @@ class SqueezeBertForSequenceClassification(_Head):
         position_ids: Tensor | None = None,
         *,
         labels: Tensor | None = None,
-        token_indices: Tensor | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        **options: Unpack[EncoderOptions],
     ) -> ModelOutput:
-        """Score texts; the encoder's arguments are those of :class:`SqueezeBert`.
+        """Score texts; the other arguments are those of :meth:`SqueezeBert.forward`.
 
         Args:
             labels: ``[B]`` class ids, ``[B]`` values (regression) or ``[B, K]`` zeros and ones (multi-label).
@@ -183,10 +172,7 @@ class SqueezeBertForSequenceClassification(_Head):
         Returns:
             ``logits`` ``[B, K]``, and as ``loss`` the mean cross-entropy, squared error or binary cross-entropy.
         """
-        encoded = self.transformer(
-            input_ids, attention_mask, token_type_ids, position_ids, token_indices=token_indices,
-            output_hidden_states=output_hidden_states, output_attentions=output_attentions,
-        )  # fmt: skip
+        encoded: ModelOutput = self.transformer(input_ids, attention_mask, token_type_ids, position_ids, **options)
         logits_BK = self.classifier(self.dropout(encoded.pooled))
         loss = None if labels is None else sequence_loss(logits_BK, labels, self.config)
         return encoded._replace(loss=loss, logits=logits_BK)
@@ -225,11 +211,9 @@ class SqueezeBertForTokenClassification(_Head):
         position_ids: Tensor | None = None,
         *,
         labels: Tensor | None = None,
-        token_indices: Tensor | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        **options: Unpack[EncoderOptions],
     ) -> ModelOutput:
-        """Score tokens; the encoder's arguments are those of :class:`SqueezeBert`.
+        """Score tokens; the other arguments are those of :meth:`SqueezeBert.forward`.
 
         Args:
             labels: ``[B, T]`` class ids; -100 is ignored.
@@ -237,10 +221,7 @@ class SqueezeBertForTokenClassification(_Head):
         Returns:
             ``logits`` ``[B, T, K]``, and the mean cross-entropy as ``loss``.
         """
-        encoded = self.transformer(
-            input_ids, attention_mask, token_type_ids, position_ids, token_indices=token_indices,
-            output_hidden_states=output_hidden_states, output_attentions=output_attentions,
-        )  # fmt: skip
+        encoded: ModelOutput = self.transformer(input_ids, attention_mask, token_type_ids, position_ids, **options)
         logits_BTK = self.classifier(self.dropout(encoded.last_hidden_state))
         loss = None
         if labels is not None:
@@ -267,11 +248,9 @@ class SqueezeBertForQuestionAnswering(_Head):
         *,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
-        token_indices: Tensor | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        **options: Unpack[EncoderOptions],
     ) -> ModelOutput:
-        """Score each token as start and end; the encoder's arguments are those of :class:`SqueezeBert`.
+        """Score each token as start and end; the other arguments are those of :meth:`SqueezeBert.forward`.
 
         Args:
             start_positions: ``[B]`` token position; outside 0..T-1 is ignored.
@@ -280,10 +259,7 @@ class SqueezeBertForQuestionAnswering(_Head):
         Returns:
             ``logits`` ``[B, T, 2]`` (start, end), and the mean of the two cross-entropies as ``loss``.
         """
-        encoded = self.transformer(
-            input_ids, attention_mask, token_type_ids, position_ids, token_indices=token_indices,
-            output_hidden_states=output_hidden_states, output_attentions=output_attentions,
-        )  # fmt: skip
+        encoded: ModelOutput = self.transformer(input_ids, attention_mask, token_type_ids, position_ids, **options)
         logits_BT2 = self.qa_outputs(encoded.last_hidden_state)
         loss = None
         if start_positions is not None and end_positions is not None:
@@ -311,8 +287,7 @@ class SqueezeBertForMultipleChoice(_Head):
         position_ids: Tensor | None = None,
         *,
         labels: Tensor | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        **options: Unpack[EncoderOptions],
     ) -> ModelOutput:
         """Score choices; ``input_ids``, mask, types and positions are ``[B, choices, T]``.
 
@@ -320,15 +295,12 @@ class SqueezeBertForMultipleChoice(_Head):
             labels: ``[B]`` index of the right choice.
 
         Returns:
-            ``logits`` ``[B, choices]``, and the mean cross-entropy as ``loss``; hidden states are ``[B * choices, T, C]``.
+            ``logits`` ``[B, choices]``, and the mean cross-entropy as ``loss``. Hidden states, and ``token_indices``,
+            are of the flattened ``[B * choices, T]`` batch.
         """
-        flat = (
-            None if each is None else each.flatten(0, 1)
-            for each in (input_ids, attention_mask, token_type_ids, position_ids)
-        )  # fmt: skip
-        encoded = self.transformer(
-            *flat, output_hidden_states=output_hidden_states, output_attentions=output_attentions
-        )
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids)
+        flat = (None if each is None else each.flatten(0, 1) for each in inputs)
+        encoded: ModelOutput = self.transformer(*flat, **options)
         logits = self.classifier(self.dropout(encoded.pooled)).view(input_ids.shape[:2])
         loss = None if labels is None else F.cross_entropy(logits, labels)
         return encoded._replace(loss=loss, logits=logits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,14 @@ class ModelOutput(NamedTuple):
     """Each layer's attention probabilities, ``[B, H, T, T]``."""
     sentence_order_logits: Tensor | None = None
     """``[B, 2]``: in order, swapped."""
+
+
+class EncoderOptions(TypedDict, total=False):
+    """Keywords of :meth:`SqueezeBert.forward` that every head passes on."""
+
+    token_indices: Tensor | None
+    output_hidden_states: bool
+    output_attentions: bool
 
 
 class Pooler(nn.Module):
