@@ -53,9 +53,9 @@ class _ZstdFile(io.RawIOBase):
 
 def _open(path: Path) -> IO[bytes]:
     try:
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz":
             return cast(IO[bytes], gzip.open(path, "rb"))
-        if path.suffix == ".zst":
+        if path.suffix.lower() == ".zst":
             return io.BufferedReader(_ZstdFile(require("zstandard", "train"), path.open("rb")), buffer_size=1 << 16)
         return path.open("rb")
     except FileNotFoundError:
