@@ -294,12 +294,13 @@ def load_table(
     ]
 
 
-_METRICS: dict[Kind, tuple[str, ...]] = {
+METRICS: dict[Kind, tuple[str, ...]] = {
     # The first of each chooses the best checkpoint.
     "single_label": ("accuracy", "f1_macro"),
     "multi_label": ("f1_micro", "f1_macro", "accuracy"),
     "regression": ("pearson", "spearman", "mean_squared_error"),
 }
+"""Metrics of a user's own task."""
 
 
 def derive_task(
@@ -325,7 +326,7 @@ def derive_task(
         InputError: A label is missing or has the wrong form; there is only one class, or one value; or more than half
             of the rows have a class of their own, so that the labels look like numbers to predict.
     """
-    primary_metric, metrics = _METRICS[kind][0], _METRICS[kind]
+    primary_metric, metrics = METRICS[kind][0], METRICS[kind]
     if kind == "regression":
         values = [_value(label, where) for label, where in labels]
         if len(set(values)) < 2:
