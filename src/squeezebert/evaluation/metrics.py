@@ -29,10 +29,12 @@ def decide(kind: Kind, logits_BK: Array) -> Array:
     values ``[B]``.
     """
     if kind == "single_label":
-        return np.argmax(logits_BK, axis=1)
-    if kind == "multi_label":
-        return (logits_BK >= 0).astype(np.int64)
-    return logits_BK[:, 0]
+        decisions: Array = np.argmax(logits_BK, axis=1)
+    elif kind == "multi_label":
+        decisions = (logits_BK >= 0).astype(np.int64)
+    else:
+        decisions = logits_BK[:, 0]
+    return decisions
 
 
 def _sklearn(name: str, **settings: Any) -> Callable[[Array, Array], float]:

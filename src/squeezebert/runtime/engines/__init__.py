@@ -1,0 +1,33 @@
+"""Takes a batch, gives logits: one file per library that can run a model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from squeezebert.data.collate import Batch
+    from squeezebert.data.tasks import Kind
+
+__all__ = ["Engine"]
+
+
+class Engine(Protocol):
+    """A loaded model, ready to run."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the outputs in order."""
+
+    @property
+    def kind(self) -> Kind:
+        """What the outputs stand for: "single_label", "multi_label" or "regression"."""
+
+    @property
+    def max_length(self) -> int:
+        """Longest sequence that the model takes, tokens."""
+
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Compute the logits of a batch. *Shape:* ``[B, K]``."""

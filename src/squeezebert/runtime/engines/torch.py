@@ -1,0 +1,127 @@
+"""The engine over torch: runs a checkpoint as it was trained, in fp32, on CPU or GPU."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeezebert.errors import InputError, require
+
+require("torch", "torch")
+
+import torch  # noqa: E402
+
+from squeezebert import checkpoint  # noqa: E402
+
+if TYPE_CHECKING:
+    from squeezebert.data.collate import Batch
+    from squeezebert.data.tasks import Kind
+    from squeezebert.model.config import ModelConfig
+    from squeezebert.tokenizer import Tokenizer
+
+_KINDS: dict[str, Kind] = {
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
+
+
+class TorchEngine:
+    """A checkpoint with a classification head, ready to run.
+
+    Attributes:
+        tokenizer: The checkpoint's tokenizer.
+        report: What the checkpoint lacked, and what of it found no place.
+    """
+
+    def __init__(self, loaded: checkpoint.Loaded, tokenizer: Tokenizer, device: torch.device) -> None:
+        self._model = loaded.model.eval().to(device)
+        self._config: ModelConfig = loaded.config
+        self._device = device
+        self.tokenizer = tokenizer
+        self.report = loaded.report
+
+    @classmethod
+    def load(cls, source: str | Path, *, device: str | None = None, threads: int | None = None) -> TorchEngine:
+        """Load a checkpoint's classifier.
+
+        Args:
+            source: Folder or hub id.
+            device: "cpu", "cuda" and so on; None: a GPU where there is one.
+            threads: Cores to use, for the whole process; None: torch's choice, but no more than the process may use.
+
+        Raises:
+            InputError: The checkpoint cannot be read or lacks a vocabulary, the device is not there, or ``threads`` is
+                not positive.
+        """
+        where = _device(device)
+        if threads is not None and threads < 1:
+            raise InputError(f"threads must be at least 1, not {threads}")
+        torch.set_num_threads(threads or min(torch.get_num_threads(), _usable_cpus()))
+        if checkpoint.is_size(source):
+            raise InputError(
+                f"{source}: a size name stands for random weights, which predict nothing; finetune it first"
+            )
+        loaded = checkpoint.load(source)
+        if loaded.tokenizer is None:
+            raise InputError(f"{source}: no tokenizer.json or vocab.txt beside the weights; put the model's own there")
+        return cls(loaded, loaded.tokenizer, where)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the outputs in order."""
+        return self._config.labels
+
+    @property
+    def kind(self) -> Kind:
+        """What the outputs stand for; where the checkpoint does not say: regression if there is one, else classes."""
+        default = "regression" if self._config.num_labels == 1 else "single_label_classification"
+        return _KINDS[self._config.problem_type or default]
+
+    @property
+    def max_length(self) -> int:
+        """Longest sequence that the model takes, tokens."""
+        return self._config.max_position_embeddings
+
+    @torch.inference_mode()
+    def run(self, batch: Batch) -> NDArray[np.float32]:
+        """Compute the logits of a batch. *Shape:* ``[B, K]``."""
+        # Without padding there is nothing to mask, and attention without a mask is the faster one.
+        padded = not batch.attention_mask.all()
+        logits = self._model(
+            torch.from_numpy(batch.input_ids).to(self._device),
+            torch.from_numpy(batch.attention_mask).to(self._device) if padded else None,
+            torch.from_numpy(batch.token_type_ids).to(self._device),
+        ).logits
+        array: NDArray[np.float32] = logits.float().cpu().numpy()
+        return array
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of that name, or the best there is.
+
+    Raises:
+        InputError: There is no such device here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); try cpu") from None
+    return device
+
+
+def _usable_cpus() -> int:
+    """Cores that this process may use: torch knows of affinity, but not of a container's quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(count, int(quota) // int(period)))
+    except (OSError, ValueError):  # no cgroup, or no quota: "max"
+        return count
