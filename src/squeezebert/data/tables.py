@@ -300,6 +300,7 @@ METRICS: dict[Kind, tuple[str, ...]] = {
     "multi_label": ("f1_micro", "f1_macro", "accuracy"),
     "regression": ("pearson", "spearman", "mean_squared_error"),
 }
+"""Kind -> metrics of a user's task; the first chooses the best checkpoint."""
 """Metrics of a user's own task."""
 
 
