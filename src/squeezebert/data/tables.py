@@ -106,8 +106,6 @@ def _text(cell: Any, column: str, where: str) -> str:
 
 
 def _raw_label(cell: Any, column: str, where: str) -> RawLabel:
-    if isinstance(cell, bool):
-        return str(cell).lower()
     if cell is None or isinstance(cell, (str, int, float, list)):
         return cell
     raise InputError(f"{where}: column {column!r} holds {cell!r:.40}; a label is text, a number or a list")
@@ -389,6 +387,9 @@ def _class_name(label: Any, where: str) -> str:
     if isinstance(label, float) and label.is_integer():
         # A column of whole numbers with a gap somewhere comes out of pandas as floats.
         label = int(label)
+    if isinstance(label, bool):
+        # As JSON and most CSV files spell it.
+        label = str(label).lower()
     if label is None or (isinstance(label, str) and not label.strip()) or label != label:
         raise InputError(f"{where}: the label is missing")
     if not isinstance(label, (str, int, float)):
@@ -403,7 +404,7 @@ def _value(label: RawLabel, where: str) -> float:
     """A number to predict."""
     try:
         # Python's float() also reads "1_000".
-        value = math.nan if label is None or isinstance(label, list) or "_" in str(label) else float(label)
+        value = math.nan if label is None or isinstance(label, (bool, list)) or "_" in str(label) else float(label)
     except (ValueError, OverflowError):
         value = math.nan
     if not abs(value) <= _LARGEST_FLOAT32:
