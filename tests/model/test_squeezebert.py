@@ -20,17 +20,27 @@ from squeezebert.model.squeezebert import SqueezeBert, set_form
 transformers = pytest.importorskip("transformers")
 TOLERANCE = 1e-5
 
-CONFIGS = {
+GROUP_FIELDS = ("q_groups", "k_groups", "v_groups", "post_attention_groups", "intermediate_groups", "output_groups")
+
+
+def groups(*counts: int) -> dict[str, Any]:
+    return dict(zip(GROUP_FIELDS, counts, strict=True))
+
+
+CONFIGS: dict[str, dict[str, Any]] = {
     "equal groups": {},
-    "unequal groups": dict(q_groups=2, k_groups=2, v_groups=2, post_attention_groups=2, intermediate_groups=4, output_groups=1),
-    "each its own": dict(q_groups=4, k_groups=1, v_groups=2, post_attention_groups=4, intermediate_groups=1, output_groups=2),
-    "no groups": dict(q_groups=1, k_groups=1, v_groups=1, post_attention_groups=1, intermediate_groups=1, output_groups=1),
-    "odd widths": dict(
-        hidden_size=60, num_attention_heads=5, intermediate_size=90, q_groups=3, k_groups=5, v_groups=4,
-        post_attention_groups=2, intermediate_groups=6, output_groups=10, num_hidden_layers=1,
-    ),
-    "three segments, tanh GELU": dict(type_vocab_size=3, hidden_act="gelu_new", num_hidden_layers=3),
-}  # fmt: skip
+    "unequal groups": groups(2, 2, 2, 2, 4, 1),
+    "each its own": groups(4, 1, 2, 4, 1, 2),
+    "no groups": groups(1, 1, 1, 1, 1, 1),
+    "odd widths": {
+        "hidden_size": 60,
+        "num_attention_heads": 5,
+        "intermediate_size": 90,
+        "num_hidden_layers": 1,
+        **groups(3, 5, 4, 2, 6, 10),
+    },
+    "three segments, tanh GELU": {"type_vocab_size": 3, "hidden_act": "gelu_new", "num_hidden_layers": 3},
+}
 SHAPES = [(1, 1), (2, 7), (3, 31)]
 ARCHITECTURES = {
     "encoder": "SqueezeBertModel",
@@ -43,7 +53,13 @@ ARCHITECTURES = {
 
 
 def config(**changes: Any) -> ModelConfig:
-    small = dict(vocab_size=97, hidden_size=48, num_attention_heads=4, num_hidden_layers=2, intermediate_size=96)
+    small = {
+        "vocab_size": 97,
+        "hidden_size": 48,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "intermediate_size": 96,
+    }
     return ModelConfig(**{**small, "max_position_embeddings": 40, "num_labels": 3, **changes})
 
 
@@ -76,7 +92,7 @@ def inputs(shape: tuple[int, int], settings: ModelConfig) -> dict[str, Tensor]:
 @pytest.fixture(autouse=True)
 def _seed() -> Iterator[None]:
     torch.manual_seed(7)
-    yield
+    return
 
 
 def build(head: str, settings: ModelConfig) -> nn.Module:
@@ -140,10 +156,7 @@ def test_logits_losses_and_gradients_equal_transformers(head: str, changes: dict
     reference = theirs(ours, head, tmp_path / "model")
     batch = inputs((3, 31), settings) | labels_for(head, (3, 31), settings)
     got, want = ours(**batch), reference(**batch)
-    if head == "question_answering":
-        want_logits = torch.stack([want.start_logits, want.end_logits], -1)
-    else:
-        want_logits = want.logits
+    want_logits = torch.stack([want.start_logits, want.end_logits], -1) if head == "question_answering" else want.logits
     torch.testing.assert_close(got.logits, want_logits, atol=TOLERANCE, rtol=TOLERANCE)
     torch.testing.assert_close(got.loss, want.loss, atol=TOLERANCE, rtol=0)
     got.loss.backward()
@@ -203,7 +216,7 @@ def test_forms_agree_in_the_whole_model_with_gradients(form: Form, changes: dict
     torch.testing.assert_close(got.logits, expected.logits, atol=TOLERANCE, rtol=0)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(
-            parameter.grad, gradients[name], atol=TOLERANCE, rtol=TOLERANCE, msg=lambda m: f"{name}: {m}"
+            parameter.grad, gradients[name], atol=TOLERANCE, rtol=TOLERANCE, msg=f"gradient of {name}"
         )
 
 

@@ -1,0 +1,19 @@
+# A handful of verbs to work by.
+.PHONY: install check test bench
+
+install:  ## everything, at the pinned versions
+	pip install -c constraints.txt -e '.[dev]'
+
+check:  ## style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+test:
+	python -m pytest
+
+bench:  ## every table in benchmarks/results; wants an otherwise idle machine
+	python benchmarks/grouped_forms.py
+	python benchmarks/torch_inference.py
+	python benchmarks/finetune_speed.py
+	python benchmarks/classify_memory.py
