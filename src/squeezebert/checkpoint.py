@@ -151,9 +151,10 @@ def save(
         OSError: It cannot be written, or the disk is full.
     """
     head = next((name for name, cls in HEADS.items() if type(model) is cls), None)
+    if head is None:
+        raise TypeError(f"{type(model).__name__} is no class of HEADS; unwrap it first")
     config = model.config
-    if head is None or not isinstance(config, ModelConfig):
-        raise TypeError(f"{type(model).__name__} is none of {', '.join(HEADS)}; unwrap it first")
+    assert isinstance(config, ModelConfig)
     _write(Path(folder), config, head, hf.state_to_published(model.state_dict()), tokenizer, extra or {})
 
 
@@ -507,7 +508,8 @@ def _extra(folder: Path) -> dict[str, Any]:
 
 def _dtype(tensors: Mapping[str, Tensor]) -> str:
     """Number format of the tensors, as ``config.json`` names it."""
-    return "/".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}))
+    formats = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
+    return "/".join(sorted(str(each).removeprefix("torch.") for each in formats))
 
 
 def _count(things: Sequence[str], noun: str) -> str:

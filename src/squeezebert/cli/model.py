@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from squeezebert.errors import InputError
+from squeezebert.errors import InputError, require
 
 if TYPE_CHECKING:
     from squeezebert.checkpoint import Loaded
 
-_LEAST_TOKENS = 1
+_TOKENS = 128
 _CALIBRATION_ROWS = 600  # of MNLI's dev set: enough for any model above chance, and a minute's work
 
 
@@ -21,9 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     info = commands.add_parser("info", help="parameters and multiply-adds of each layer, and what the checkpoint holds")
     info.add_argument("model", metavar="MODEL", help="folder, hub id, or size name (base, small, tiny)")
-    info.add_argument(
-        "--tokens", type=int, default=128, help="tokens of the sequence that multiply-adds are counted for"
-    )
+    info.add_argument("--tokens", type=int, help=f"sequence length that multiply-adds are counted for ({_TOKENS})")
     info.add_argument("--head", help="count with this head (the one in the checkpoint; for a size name: encoder)")
     info.add_argument("--json", action="store_true", help="print JSON")
     convert = commands.add_parser("convert", help="rewrite any published layout as safetensors that transformers reads")
@@ -42,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Do what was asked."""
+    require("torch", "torch")
     if args.action == "info":
         _info(args)
     else:
@@ -56,22 +55,21 @@ def _info(args: argparse.Namespace) -> None:
         raise InputError(f"--head {args.head}: unknown; use one of {', '.join(HEADS)}")
     head = args.head or checkpoint.find_head(args.model)
     loaded = checkpoint.load(args.model, head, require_head=False)
-    if not _LEAST_TOKENS <= args.tokens <= loaded.config.max_position_embeddings:
-        longest = loaded.config.max_position_embeddings
-        raise InputError(
-            f"--tokens {args.tokens}: must lie in {_LEAST_TOKENS}..{longest}, the model's longest sequence"
-        )
+    longest = loaded.config.max_position_embeddings
+    tokens = min(_TOKENS, longest) if args.tokens is None else args.tokens
+    if not 1 <= tokens <= longest:
+        raise InputError(f"--tokens {tokens}: must lie in 1..{longest}, the model's longest sequence")
     facts = _facts(loaded, head)
-    rows = _rows(loaded, head, args.tokens)
+    rows = _rows(loaded, head, tokens)
     if args.json:
-        print(json.dumps({**facts, "tokens": args.tokens, "cost": rows}, indent=2, ensure_ascii=False))
+        print(json.dumps({**facts, "tokens": tokens, "cost": rows}, indent=2, ensure_ascii=False))
         return
     width = max(map(len, facts))
     for name, value in facts.items():
         text = ", ".join(value) if isinstance(value, list) else value
         print(f"{name:<{width}}  {text or '-'}")
     print()
-    print(_table(rows, args.tokens))
+    print(_table(rows, tokens))
 
 
 def _facts(loaded: Loaded, head: str) -> dict[str, Any]:

@@ -226,14 +226,17 @@ def config_from_published(values: Mapping[str, Any], where: str) -> ModelConfig:
         value = fields.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise InputError(f"{where}: {name} must be a whole number, not {value!r}")
-    embedding_size = values.get("embedding_size", fields.get("hidden_size", 768))
-    if embedding_size != fields.get("hidden_size", 768):
-        raise InputError(f"{where}: embedding_size {embedding_size!r} differs from hidden_size; no such model is known")
     fields.update(_labels_from_published(values, where))
     try:
-        return ModelConfig(**fields)
+        config = ModelConfig(**fields)
     except InputError as error:
         raise InputError(f"{where}: {str(error).removeprefix('config: ')}") from None
+    embedding_size = values.get("embedding_size", config.hidden_size)
+    if embedding_size != config.hidden_size:
+        raise InputError(f"{where}: embedding_size {embedding_size!r} differs from hidden_size; no such model is known")
+    if config.pad_token_id >= config.vocab_size:
+        raise InputError(f"{where}: pad_token_id {config.pad_token_id} must lie below vocab_size {config.vocab_size}")
+    return config
 
 
 def _labels_from_published(values: Mapping[str, Any], where: str) -> dict[str, Any]:
