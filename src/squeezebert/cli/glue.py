@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from squeezebert.cli.progress import duration
 from squeezebert.data.glue_download import BASE_URL, Progress, download
 from squeezebert.data.tasks import GLUE, get_task
+from squeezebert.training.progress import duration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "keep the terms of their makers.",
     )
     fetch.add_argument("tasks", nargs="*", metavar="TASK", help=f"what to fetch: {', '.join(GLUE)} (all)")
-    fetch.add_argument("--output", required=True, type=Path, help="folder for the files, one folder a task")
+    fetch.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="folder for the files, one folder a task"
+    )
     fetch.add_argument(
         "--base-url", default=BASE_URL, help=f"server that has the files under the same paths ({BASE_URL})"
     )
