@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,3 +17,39 @@ def shared_data() -> Path:
     if not _SHARED.is_dir():
         pytest.skip("needs the data folder beside the repository (../shared/data)")
     return _SHARED
+
+
+WORDS = "a and but dull film fine good great how is it long moving no not plot so the too very was what who why".split()
+"""Words of the vocabulary that :func:`save_classifier` gives its models."""
+
+
+@pytest.fixture(scope="session")
+def save_classifier(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that saves a tiny classifier of random weights, and gives its folder.
+
+    Its weights are drawn wide, so that its probabilities differ clearly from text to text.
+    """
+
+    def save(labels: tuple[str, ...] = ("negative", "positive"), **config_changes: Any) -> Path:
+        import torch
+
+        from squeezebert import checkpoint
+        from squeezebert.tokenizer import Tokenizer
+
+        folder = tmp_path_factory.mktemp("classifier")
+        Tokenizer.from_vocab(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", ",", *WORDS]).save(folder)
+        changes = {"problem_type": "single_label_classification", "initializer_range": 0.2, **config_changes}
+        torch.manual_seed(0)
+        loaded = checkpoint.load(
+            "tiny", vocab=folder, num_labels=len(labels), id2label=dict(enumerate(labels)), **changes
+        )
+        checkpoint.save(loaded.model, folder, tokenizer=loaded.tokenizer)
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def classifier_folder(save_classifier: Callable[..., Path]) -> Path:
+    """A tiny classifier of single texts: negative or positive."""
+    return save_classifier()

@@ -46,12 +46,12 @@ class TorchEngine:
         self.report = loaded.report
 
     @classmethod
-    def load(cls, source: str | Path, *, device: str | None = None, threads: int | None = None) -> TorchEngine:
+    def load(cls, source: str | Path, *, device: str = "auto", threads: int | None = None) -> TorchEngine:
         """Load a checkpoint's classifier.
 
         Args:
             source: Folder or hub id.
-            device: "cpu", "cuda" and so on; None: a GPU where there is one.
+            device: "cpu", "cuda" and so on; "auto": a GPU where there is one.
             threads: Cores to use, for the whole process; None: torch's choice, but no more than the process may use.
 
         Raises:
@@ -90,28 +90,32 @@ class TorchEngine:
     @torch.inference_mode()
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Compute the logits of a batch. *Shape:* ``[B, K]``."""
-        # Without padding there is nothing to mask, and attention without a mask is the faster one.
+        def to_device(array: NDArray[np.int64]) -> torch.Tensor:
+            return torch.from_numpy(array).to(self._device)
+
+        # Without padding there is nothing to mask or to leave out, and both would cost time.
         padded = not batch.attention_mask.all()
         logits = self._model(
-            torch.from_numpy(batch.input_ids).to(self._device),
-            torch.from_numpy(batch.attention_mask).to(self._device) if padded else None,
-            torch.from_numpy(batch.token_type_ids).to(self._device),
+            to_device(batch.input_ids),
+            to_device(batch.attention_mask) if padded else None,
+            to_device(batch.token_type_ids),
+            token_indices=to_device(batch.token_indices) if padded and batch.token_indices is not None else None,
         ).logits
         array: NDArray[np.float32] = logits.float().cpu().numpy()
         return array
 
 
-def _device(name: str | None) -> torch.device:
-    """The device of that name, or the best there is.
+def _device(name: str) -> torch.device:
+    """The device of that name; for "auto", the best there is.
 
     Raises:
         InputError: There is no such device here.
     """
-    if name is None:
+    if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); try cpu") from None
     return device
