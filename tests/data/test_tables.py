@@ -400,3 +400,13 @@ def test_long_lists_of_labels_are_cut(tmp_path: Path) -> None:
     content = "text,label\n" + "".join(f"a,l{number}\nb,l{number}\n" for number in range(30))
     task, _ = _load(tmp_path, content)
     assert _error(_load, tmp_path, "text,label\na,z\n", task=task).endswith("'l16', 'l17', ...")
+
+
+def test_example_reviews() -> None:
+    folder = Path(__file__).resolve().parents[2] / "examples" / "reviews"
+    task, train = load_table(folder / "train.csv", _COLUMNS)
+    _, dev = load_table(folder / "dev.csv", _COLUMNS, task=task)
+    assert task.labels == ("negative", "positive")
+    assert [sum(example.label == label for example in train) for label in (0, 1)] == [160, 160]
+    assert [sum(example.label == label for example in dev) for label in (0, 1)] == [40, 40]
+    assert len({example.text.lower() for example in train + dev}) == 400
