@@ -92,6 +92,14 @@ def test_counts_are_rounded_so_that_nothing_is_lost(vocabulary: Vocabulary) -> N
         assert abs(chosen.sum() - exact.sum()) <= 1
 
 
+def test_small_batches_are_masked_at_the_same_rate(vocabulary: Vocabulary) -> None:
+    """One row of 10 tokens has a share of 1.5: half of the time 1, half of the time 2."""
+    ids = np.full((1, 10), FIRST)
+    counts = [choose_tokens(ids, vocabulary, Masking(), generator_at(seed)).sum() for seed in range(2000)]
+    assert set(counts) == {1, 2}
+    assert np.mean(counts) == pytest.approx(1.5, abs=0.05)
+
+
 def test_words_are_masked_whole(vocabulary: Vocabulary) -> None:
     ids = rows(500)
     for masking in (MASKINGS["whole words"], MASKINGS["n-grams of whole words"]):

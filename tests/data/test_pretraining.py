@@ -52,7 +52,7 @@ def text(documents: int, sentences: float, *, seed: int = 0) -> Text:
 
 
 BOOKS = text(60, 400)
-STUBS = text(3000, 6)
+STUBS = text(8000, 6)
 
 
 def source(corpus: Any = BOOKS, **changes: Any) -> PretrainingSource:
@@ -204,7 +204,7 @@ def test_parts_of_a_step_are_its_rows() -> None:
 
 def test_steps_may_be_asked_for_in_any_order() -> None:
     """A resumed run starts in the middle; here it goes back and forth over the borders of epochs as well."""
-    one, steps = source(STUBS), list(range(0, 400, 13))
+    one, steps = source(STUBS), list(range(0, 800, 19))
     ahead = {step: one.batch(step) for step in steps}
     assert steps[-1] > 2 * one.steps_per_epoch
     other = source(STUBS)
@@ -282,6 +282,34 @@ def test_an_epoch_passes_over_all_documents_in_a_new_order_with_new_cuts(corpus:
     sizes = np.diff(corpus.sentence_offsets[corpus.document_offsets])
     rows = np.bincount(documents, minlength=len(sizes))
     assert (np.abs(rows - sizes / 125)[rows > 3] <= 1.5).all()
+
+
+def test_places_differ_from_epoch_to_epoch_and_from_document_to_document() -> None:
+    """Two documents alike, of sentences of one token: rows lie exactly where they are placed."""
+    tokens = np.full(20_000, 5)
+    corpus = Text(tokens, np.arange(20_001), np.array([0, 10_000, 20_000]))
+    one = source(corpus, batch_size=4, short_probability=0.0, mlm_only=True)
+    starts = []
+    for epoch in range(2):
+        rows = [group for step in range(epoch * 40, epoch * 40 + 40) for group in one.groups(step)]
+        begins = np.concatenate([group.segments[0][0] for group in rows])
+        assert len(np.unique(begins)) == 2 * 79
+        starts += [set(begins[begins < 10_000].tolist()), set((begins[begins >= 10_000] - 10_000).tolist())]
+    distances = np.diff(sorted(starts[0]))
+    # 79 rows to a document, their middles as far from each other, save where the first or last meets the edge.
+    assert (np.abs(distances[1:-1] - 10_000 / 79) <= 1).all()
+    for index, one_set in enumerate(starts):
+        for other in starts[:index]:
+            assert len(one_set & other) < 5
+
+
+def test_short_documents_meet_others_in_another_epoch() -> None:
+    one = source(STUBS, length=512, batch_size=32)
+    company = [
+        {frozenset(group.documents.tolist()) for step in range(first, first + 200) for group in one.groups(step)}
+        for first in (0, one.steps_per_epoch)
+    ]
+    assert len(company[0] & company[1]) < 0.1 * len(company[0])
 
 
 def test_single_sentences_are_left_out_or_used_for_masking_only() -> None:
