@@ -34,7 +34,7 @@ class Predictor:
         engine: The loaded model.
         tokenizer: The vocabulary that the model was trained with.
         batch_size: Texts run at a time.
-        max_length: Tokens kept of each text or pair; None: as many as the model takes.
+        max_length: Tokens kept of each text or pair; None: as many as in finetuning.
 
     Raises:
         InputError: ``batch_size`` or ``max_length`` is out of range.
@@ -51,7 +51,7 @@ class Predictor:
         self.engine = engine
         self.tokenizer = tokenizer
         self.batch_size = batch_size
-        self.max_length = max_length or engine.max_length
+        self.max_length = max_length or engine.default_length
 
     @classmethod
     def load(
@@ -68,7 +68,7 @@ class Predictor:
         Args:
             source: Folder or hub id.
             batch_size: Texts run at a time.
-            max_length: Tokens kept of each text or pair; None: as many as the model takes.
+            max_length: Tokens kept of each text or pair; None: as many as in finetuning.
             device: "cpu", "cuda" and so on; "auto": a GPU where there is one.
             threads: Cores to use; None: those that this process may use.
 

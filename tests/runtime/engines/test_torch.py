@@ -20,7 +20,7 @@ TOLERANCE = 256 * np.finfo(np.float32).eps * 8
 
 def texts(n: int, longest: int = 60) -> list[str]:
     generator = random.Random(3)
-    words = "a and dull film good great is it long moving not plot the very".split()
+    words = ["a", "and", "dull", "film", "good", "great", "is", "it", "long", "moving", "not", "plot", "the", "very"]
     return [" ".join(generator.choices(words, k=generator.randint(0, longest))) for _ in range(n)]
 
 
@@ -57,7 +57,9 @@ def test_order_is_kept_for_shuffled_lengths(classifier_folder: Path) -> None:
 
 def test_second_text_counts(classifier_folder: Path) -> None:
     predictor = Predictor.load(classifier_folder)
-    single, pair, swapped = predictor.logits([("good film", None), ("good film", "dull plot"), ("dull plot", "good film")])
+    single, pair, swapped = predictor.logits(
+        [("good film", None), ("good film", "dull plot"), ("dull plot", "good film")]
+    )
     assert abs(single - pair).max() > 1e-3
     assert abs(pair - swapped).max() > 1e-3
 
@@ -99,7 +101,9 @@ def test_loading_does_not_change_the_threads(classifier_folder: Path) -> None:
         ({"threads": 0}, "threads must be at least 1"),
     ],
 )
-def test_device_or_threads_that_are_not_there(classifier_folder: Path, settings: dict[str, object], message: str) -> None:
+def test_device_or_threads_that_are_not_there(
+    classifier_folder: Path, settings: dict[str, object], message: str
+) -> None:
     with pytest.raises(InputError, match=message) as caught:
         TorchEngine.load(classifier_folder, **settings)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)

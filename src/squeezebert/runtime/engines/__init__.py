@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
 
     from squeezebert.data.collate import Batch
     from squeezebert.data.tasks import Kind
+    from squeezebert.tokenizer import Tokenizer
 
 __all__ = ["Engine"]
 
@@ -29,5 +32,12 @@ class Engine(Protocol):
     def max_length(self) -> int:
         """Longest sequence that the model takes, tokens."""
 
+    @property
+    def default_length(self) -> int:
+        """Length at which texts are cut unless told otherwise, tokens: that of finetuning, where it is known."""
+
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Compute the logits of a batch. *Shape:* ``[B, K]``."""
+
+    def save(self, folder: str | Path, tokenizer: Tokenizer) -> None:
+        """Write the model, with its tokenizer, to a folder from which it can be loaded again."""

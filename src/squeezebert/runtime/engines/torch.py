@@ -35,15 +35,14 @@ class TorchEngine:
 
     Attributes:
         tokenizer: The checkpoint's tokenizer.
-        report: What the checkpoint lacked, and what of it found no place.
     """
 
     def __init__(self, loaded: checkpoint.Loaded, tokenizer: Tokenizer, device: torch.device) -> None:
         self._model = loaded.model.eval().to(device)
         self._config: ModelConfig = loaded.config
+        self._extra = loaded.extra
         self._device = device
         self.tokenizer = tokenizer
-        self.report = loaded.report
 
     @classmethod
     def load(cls, source: str | Path, *, device: str = "auto", threads: int | None = None) -> TorchEngine:
@@ -87,9 +86,19 @@ class TorchEngine:
         """Longest sequence that the model takes, tokens."""
         return self._config.max_position_embeddings
 
+    @property
+    def default_length(self) -> int:
+        """Length at which texts are cut unless told otherwise, tokens: that of finetuning, where it is known.
+
+        A model trained from random weights has never seen the positions beyond.
+        """
+        trained = self._extra.get("max_length")
+        return min(trained, self.max_length) if isinstance(trained, int) else self.max_length
+
     @torch.inference_mode()
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Compute the logits of a batch. *Shape:* ``[B, K]``."""
+
         def to_device(array: NDArray[np.int64]) -> torch.Tensor:
             return torch.from_numpy(array).to(self._device)
 
@@ -103,6 +112,15 @@ class TorchEngine:
         ).logits
         array: NDArray[np.float32] = logits.float().cpu().numpy()
         return array
+
+    def save(self, folder: str | Path, tokenizer: Tokenizer) -> None:
+        """Write the model, with its tokenizer, as a checkpoint.
+
+        Raises:
+            InputError: ``folder`` is a file.
+            OSError: It cannot be written, or the disk is full.
+        """
+        checkpoint.save(self._model, folder, tokenizer=tokenizer, extra=self._extra)
 
 
 def _device(name: str) -> torch.device:
