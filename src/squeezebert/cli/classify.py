@@ -1,0 +1,183 @@
+"""``squeezebert classify``: texts given as arguments, on standard input or in a file -> labels."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from squeezebert.cli.predicting import add_predictor_arguments, load_predictor
+from squeezebert.errors import InputError, require
+
+if TYPE_CHECKING:
+    from squeezebert.runtime import Prediction
+    from squeezebert.runtime.predictor import Predictor
+
+    Row = tuple[str, str | None]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument(
+        "texts", nargs="*", metavar="TEXT", help="a text to classify; none: one a line on standard input"
+    )
+    parser.add_argument(
+        "--input", type=Path, help="file of texts: .csv, .tsv, .jsonl, .parquet, or .txt with one a line"
+    )
+    parser.add_argument("--text-column", default="text", help="column of the text in --input (text)")
+    parser.add_argument("--pair-column", help="column of the second text, for a model of pairs")
+    parser.add_argument(
+        "--output", type=Path, help="file for the predictions, in the order of the input: .jsonl, .csv, .tsv"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted --output")
+    parser.add_argument("--json", action="store_true", help="print JSON lines, with the score of every label")
+    add_predictor_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Classify; the exit status is 130 if interrupted with a partial file kept."""
+    rows = _rows(args)
+    if args.output is not None:
+        # Checked before the model is loaded, which takes seconds.
+        from squeezebert.runtime.output import check_format
+
+        check_format(args.output)
+    elif args.resume:
+        raise InputError("--resume goes on with a file, so it needs --output")
+    # So are the first row, and with it the file's columns.
+    first = list(itertools.islice(rows, 1))
+    if not first and args.input is not None:
+        raise InputError(f"{args.input}: there are no rows")
+    predictor = load_predictor(args)
+    rows = itertools.chain(first, rows)
+    if args.output is not None:
+        return _write(args, predictor, rows)
+    _print(args, predictor, rows)
+    return 0
+
+
+def _rows(args: argparse.Namespace) -> Iterator[Row]:
+    """The texts, from wherever they are."""
+    if args.input is None:
+        if args.pair_column is not None:
+            raise InputError("--pair-column names a column of a file, so it needs --input")
+        return ((text, None) for text in args.texts or _read_standard_input())
+    if args.texts:
+        raise InputError("texts are given both as arguments and by --input; give one of the two")
+    if args.input.name.endswith((".txt", ".txt.gz")):
+        if args.pair_column is not None:
+            raise InputError(f"{args.input}: a file of lines has no columns; use .tsv for pairs of texts")
+        from squeezebert.data.lines import numbered_lines
+
+        return ((line, None) for _, line in numbered_lines(args.input))
+    from squeezebert.data.tables import Columns, iter_rows
+
+    columns = Columns(text=args.text_column, pair=args.pair_column)
+    return ((row.text, row.pair) for row in iter_rows(args.input, columns))
+
+
+def _read_standard_input() -> Iterator[str]:
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"standard input:{number}: byte {error.start + 1} of the line (0x{line[error.start]:02x}) is not "
+                "UTF-8; convert it, for example with iconv"
+            ) from None
+
+
+def _print(args: argparse.Namespace, predictor: Predictor, rows: Iterator[Row]) -> None:
+    """Show the predictions as they come: JSON, or a line of label, score and text."""
+    from squeezebert.runtime.output import to_json
+
+    rows, texts = itertools.tee(rows)
+    if args.input is None and not args.texts and sys.stdin.isatty():
+        # Somebody is typing: answer each line at once.
+        predictions: Iterable[Prediction] = (prediction for row in rows for prediction in predictor.stream([row]))
+    else:
+        predictions = predictor.stream(rows)
+    width = max((len(label) for label in predictor.engine.labels), default=0)
+    for number, (prediction, row) in enumerate(zip(predictions, texts, strict=False), start=1):
+        print(to_json(number, prediction) if args.json else _line(prediction, row, width))
+        if number % predictor.window == 0 or sys.stdin.isatty():
+            sys.stdout.flush()
+    sys.stdout.flush()
+
+
+def _line(prediction: Prediction, row: Row, width: int) -> str:
+    """``positive  0.987  the text``, or for a regression the value and the text, on one line."""
+    text = " | ".join(" ".join(part.split()) for part in row if part is not None)
+    if isinstance(prediction.label, float):
+        return f"{prediction.label:9.4f}  {text}"
+    label = prediction.label if isinstance(prediction.label, str) else ", ".join(prediction.label) or "-"
+    return f"{label:<{width}}  {prediction.score:.3f}  {text}"
+
+
+def _write(args: argparse.Namespace, predictor: Predictor, rows: Iterator[Row]) -> int:
+    """Stream the predictions into a file."""
+    from squeezebert.cli.progress import Progress
+    from squeezebert.runtime.output import PredictionFile
+
+    labels = () if predictor.engine.kind == "regression" else predictor.engine.labels
+    output = PredictionFile(
+        args.output, labels=labels, window=predictor.window, settings=_settings(args), resume=args.resume
+    )
+    progress = Progress(_estimate_rows(args.input), output.rows)
+    try:
+        with output:
+            skipped = sum(1 for _ in itertools.islice(rows, output.rows))
+            if skipped < output.rows:
+                raise InputError(
+                    f"{args.input}: {skipped} rows, but {output.partial} holds {output.rows}; is it the same?"
+                )
+            for prediction in predictor.stream(rows):
+                output.write(prediction)
+                progress.step()
+    except KeyboardInterrupt:
+        progress.close()
+        print(f"squeezebert: interrupted{_kept(output.rows, output.partial)}", file=sys.stderr)
+        return 130
+    except InputError as error:
+        progress.close()
+        raise InputError(f"{error}{_kept(output.rows, output.partial)}") from error
+    progress.close()
+    return 0
+
+
+def _kept(rows: int, partial: Path) -> str:
+    return f"; the {rows} rows done are kept in {partial}, go on with --resume" if rows else ""
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """All that shapes the predictions; the input may change behind the break, where a bad row is mended."""
+    model = Path(args.model)
+    files = sorted(file for file in model.iterdir() if file.is_file()) if model.is_dir() else []
+    settings = {
+        "--model": str(model.resolve()) if files else args.model,
+        "--input": str(args.input.resolve()) if args.input else None,
+        "--text-column": args.text_column,
+        "--pair-column": args.pair_column,
+        "--batch-size": args.batch_size,
+        "--max-length": args.max_length,
+        "--device": args.device,
+        "--threads": args.threads,
+    }
+    return settings | {
+        f"size and time of {file.name}": [file.stat().st_size, file.stat().st_mtime_ns] for file in files
+    }
+
+
+def _estimate_rows(path: Path | None) -> int | None:
+    """Rows of a file, from its size and the length of its first lines; None where that would not tell."""
+    if path is None or path.suffix == ".gz":
+        return None
+    if path.suffix == ".parquet":
+        count: int = require("pyarrow.parquet", "tables").ParquetFile(path).metadata.num_rows
+        return count
+    with path.open("rb") as file:
+        sample = file.read(1 << 20)
+    return round(path.stat().st_size * sample.count(b"\n") / max(len(sample), 1))
