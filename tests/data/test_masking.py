@@ -7,6 +7,7 @@ import pytest
 
 from squeezebert.data.masking import Masking, Vocabulary, choose_tokens, generator_at, mask_tokens
 from squeezebert.errors import InputError
+from squeezebert.tokenizer import Tokenizer
 
 PAD, UNK, CLS, SEP, MASK = 0, 1, 2, 3, 4
 SPECIAL = (PAD, UNK, CLS, SEP, MASK)
@@ -45,6 +46,13 @@ def rows(count: int, length: int = 128, *, padded: bool = True) -> np.ndarray:
 def test_vocabulary_knows_what_is_ordinary(vocabulary: Vocabulary) -> None:
     assert np.flatnonzero(~vocabulary.ordinary).tolist() == list(range(FIRST))
     assert np.flatnonzero(vocabulary.continues_word).tolist() == list(range(FIRST + WORDS, len(TOKENS)))
+
+
+def test_vocabulary_of_a_tokenizer(vocabulary: Vocabulary) -> None:
+    read = Vocabulary.from_tokenizer(Tokenizer.from_vocab(TOKENS))
+    assert (read.cls_id, read.sep_id, read.pad_id, read.mask_id) == (CLS, SEP, PAD, MASK)
+    assert np.array_equal(read.ordinary, vocabulary.ordinary)
+    assert np.array_equal(read.continues_word, vocabulary.continues_word)
 
 
 @pytest.mark.parametrize("masking", MASKINGS.values(), ids=MASKINGS.keys())
