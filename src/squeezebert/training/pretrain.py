@@ -1,0 +1,505 @@
+"""Pretraining: a corpus of token shards -> a checkpoint that finetuning takes. Setup, build, fit, for each phase."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shlex
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from numpy.typing import NDArray
+from torch import nn
+
+from squeezebert import checkpoint
+from squeezebert.data.masking import Masking, Vocabulary
+from squeezebert.data.pretraining import PretrainingBatch, PretrainingSource
+from squeezebert.data.shards import MANIFEST, Corpus
+from squeezebert.errors import InputError
+from squeezebert.files import read_json, write_json, write_text
+from squeezebert.host import keep_freed_memory
+from squeezebert.model.config import SIZES, ModelConfig
+from squeezebert.model.cost import table, total
+from squeezebert.tokenizer import Tokenizer
+from squeezebert.training.held_out import score_held_out
+from squeezebert.training.loop import Interrupted, LoopSettings, fit, make_accelerator
+from squeezebert.training.optimizer import build_optimizer
+from squeezebert.training.pretraining_loss import PretrainingLoss
+from squeezebert.training.pretraining_report import draw_pretraining_curves, pretraining_card
+from squeezebert.training.progress import Figures, describe_figures, duration, read_log, say
+from squeezebert.training.recipes import PhaseRecipe, Recipe
+from squeezebert.training.run_folder import METRICS, SETTINGS, begin, check_folder, check_space
+from squeezebert.training.schedule import Schedule
+from squeezebert.training.settings import Device
+from squeezebert.training.speed import Peak, peak_flops, training_flops
+from squeezebert.training.state import Evaluation, Progress, latest_state
+
+_HELD_OUT_SEED = 0
+_HELD_OUT_BATCH = 32
+_FASTER = 1.05  # a trial in bf16 has to beat fp32 by this factor: bf16 is less exact
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings:
+    """A recipe, and what it is applied to.
+
+    Raises:
+        InputError: The size is unknown, or too short for the recipe.
+    """
+
+    corpus: Path
+    """Folder that ``squeezebert corpus build`` wrote."""
+    recipe: Recipe
+    """How to train."""
+    size: str
+    """A key of :data:`squeezebert.model.config.SIZES`."""
+    output: Path
+    """Folder for the checkpoint and everything about the run."""
+    max_minutes: float = math.inf
+    """Minutes after which the run stops with a saved state."""
+    resume: bool = False
+    """Go on with the run in ``output``, under the same settings."""
+    device: Device = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    command: tuple[str, ...] = ()
+    """Words of the command line that began the run, without ``--resume``; to be told how to go on."""
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise InputError(f"size {self.size!r} is unknown; use one of {', '.join(SIZES)}")
+        if not self.max_minutes > 0:
+            raise InputError(f"max_minutes must be above 0, not {self.max_minutes}")
+        longest = SIZES[self.size].max_position_embeddings
+        for index, phase in enumerate(self.recipe.phases):
+            if phase.length > longest:
+                raise InputError(
+                    f"recipe: phases.{index}.length {phase.length} is more than the {longest} tokens that "
+                    f"{self.size} takes"
+                )
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """A run, finished or stopped in time."""
+
+    folder: Path
+    """Holds the checkpoint."""
+    metrics: dict[str, Any] | None
+    """The content of ``metrics.json``; None: the time was up first."""
+
+    def describe(self) -> str:
+        """For people: the figures, and where the model is."""
+        if self.metrics is None:
+            return f"model so far: {self.folder}"
+        return f"{describe_figures(self.metrics['figures'])}\nmodel: {self.folder}"
+
+
+class PhaseBatches:
+    """One phase's batches for the loop, which counts its steps from the beginning of the run.
+
+    The loop deals out every ``parts``-th example. The rows are listed so that each part is a stretch of neighbours in
+    length.
+
+    Args:
+        source: The phase's rows.
+        first_step: Step of the run at which the phase begins.
+        parts: Micro-batches of a step, over all processes.
+    """
+
+    def __init__(self, source: PretrainingSource, first_step: int, parts: int) -> None:
+        self._source = source
+        self._first_step = first_step
+        self._rows = np.empty(source.batch_size, dtype=np.int64)
+        for part, stretch in enumerate(np.array_split(np.arange(source.batch_size), parts)):
+            self._rows[part::parts] = stretch
+        self.steps_per_epoch = source.steps_per_epoch
+
+    def examples(self, step: int) -> NDArray[np.int64]:
+        """Rows of a step."""
+        return self._rows
+
+    def batch(self, step: int, examples: NDArray[np.int64]) -> PretrainingBatch:
+        """One part of a step."""
+        return self._source.batch(step - self._first_step, slice(int(examples[0]), int(examples[-1]) + 1))
+
+
+class _Gauge:
+    """What a run costs: utilisation, time left, time of the whole recipe."""
+
+    def __init__(self, recipe: Recipe, config: ModelConfig, peak: Peak, processes: int) -> None:
+        self._recipe = recipe
+        self._peak = peak.flops * processes
+        self.row_flops = [
+            training_flops(config, length=phase.length, masking_rate=recipe.masking_rate, mlm_only=recipe.mlm_only)
+            for phase in recipe.phases
+        ]
+        self._rate = 0.0
+
+    @property
+    def total(self) -> float:
+        """FLOP of the whole recipe."""
+        return sum(
+            phase.steps * phase.batch_size * row for phase, row in zip(self._recipe.phases, self.row_flops, strict=True)
+        )
+
+    def done(self, step: int) -> tuple[int, float]:
+        """Tokens and FLOP of the first ``step`` steps."""
+        tokens, flops = 0, 0.0
+        for phase, row in zip(self._recipe.phases, self.row_flops, strict=True):
+            taken = min(step, phase.steps)
+            tokens += taken * phase.batch_size * phase.length
+            flops += taken * phase.batch_size * row
+            step -= taken
+        return tokens, flops
+
+    def read(self, index: int, step: int, figures: Mapping[str, float]) -> dict[str, float]:
+        """Figures of speed and cost after ``step`` steps, within phase ``index``."""
+        phase, row = self._recipe.phases[index], self.row_flops[index]
+        rate = figures["examples_per_second"] * row
+        # One look in ten or so counts: the time left should not jump about.
+        self._rate = rate if not self._rate else 0.9 * self._rate + 0.1 * rate
+        tokens, flops = self.done(step)
+        return {
+            "phase": index,
+            "length": phase.length,
+            "tokens_seen": tokens,
+            "model_flop_utilisation": figures["tokens_per_second"] * row / phase.length / self._peak,
+            "seconds_left": (self.total - flops) / self._rate,
+            "projected_hours": self.total / self._rate / 3600,
+        }
+
+
+def pretrain(settings: PretrainSettings) -> PretrainResult | None:
+    """Pretrain a model from random weights; the checkpoint is left in ``settings.output``.
+
+    Returns:
+        The figures; None in other processes than the first.
+
+    Raises:
+        InputError: Something about settings or corpus is wrong; or the loss is not finite, or diverged.
+        KeyboardInterrupt: SIGINT or SIGTERM came; the state is saved.
+        OSError: The output folder cannot be written, or the disk is full; states saved before are intact.
+    """
+    start = time.monotonic()
+    keep_freed_memory()
+    recipe, output = settings.recipe, settings.output
+    accelerator = make_accelerator(settings.device)
+    if check_folder(output, resume=settings.resume):
+        say(f"{output}: this run is finished")
+        return PretrainResult(output, read_json(output / METRICS)) if accelerator.is_main_process else None
+    accelerator.wait_for_everyone()
+
+    corpus, held_out = Corpus.open(settings.corpus, "train"), Corpus.open(settings.corpus, "held_out")
+    tokenizer = Tokenizer.load(settings.corpus)
+    vocabulary = Vocabulary.from_tokenizer(tokenizer)
+    model = _build_model(settings)
+    config: ModelConfig = model.config  # type: ignore[assignment]
+    if not (output / SETTINGS).exists():
+        check_space(output, model, models=2)
+    model.to(accelerator.device)
+    sources = [_source(corpus, vocabulary, recipe, index) for index in range(len(recipe.phases))]
+    precision = _precision(settings, accelerator, model, sources[0])
+    decisive = {**recipe.to_dict(), "size": settings.size, "precision": precision}
+    fingerprint = {"corpus": _fingerprint(settings.corpus)}
+    begin(output, decisive, fingerprint, write=accelerator.is_main_process)
+    peak = peak_flops(accelerator.device, precision)
+    gauge = _Gauge(recipe, config, peak, accelerator.num_processes)
+    if accelerator.is_main_process:
+        _announce(settings, config, corpus, gauge, peak, precision)
+    accelerator.wait_for_everyone()
+    if recipe.compile:
+        model.compile()
+
+    optimizer = _optimizer(model, recipe)
+    schedule = Schedule([phase.schedule() for phase in recipe.phases])
+
+    def save_model(evaluation: Evaluation | None = None) -> None:
+        about: dict[str, Any] = {"pretraining": {"size": settings.size, "mlm_only": recipe.mlm_only}}
+        if evaluation is not None:
+            about["pretraining"] |= {"step": evaluation.step, "figures": evaluation.figures["held_out"]}
+        checkpoint.save(model, output, tokenizer=tokenizer, extra=about)
+
+    progress = Progress()
+    first_step = 0
+    try:
+        for index, (phase, source) in enumerate(zip(recipe.phases, sources, strict=True)):
+            last_step = first_step + phase.steps
+            if _saved_step(output) >= last_step and index + 1 < len(recipe.phases):
+                first_step = last_step
+                continue
+            accumulation = _accumulation(phase, accelerator.num_processes)
+            held_out_rows = held_out_source(
+                held_out, vocabulary, length=phase.length, masking=recipe.masking(), mlm_only=recipe.mlm_only
+            )
+
+            def evaluate(rows: PretrainingSource = held_out_rows) -> tuple[float, Figures]:
+                figures = score_held_out(model, rows, accelerator, rows=recipe.held_out_rows, precision=precision)
+                return -figures["held_out"]["loss"], figures
+
+            progress = fit(
+                accelerator=accelerator,
+                model=model,
+                optimizer=optimizer,
+                learning_rate_at=schedule.learning_rate_at,
+                source=PhaseBatches(source, first_step, accumulation * accelerator.num_processes),
+                objective=PretrainingLoss(accelerator.device, mlm_only=recipe.mlm_only),
+                evaluate=evaluate,
+                keep_best=save_model,
+                settings=LoopSettings(
+                    total_steps=last_step,
+                    evaluate_every=recipe.evaluate_every,
+                    save_every=recipe.save_every,
+                    seed=recipe.seed,
+                    clip=recipe.clip,
+                    accumulation=accumulation,
+                    precision=precision,
+                    log_every=recipe.log_every,
+                    keep=recipe.keep,
+                    divergence=recipe.divergence,
+                    deadline=start + 60 * settings.max_minutes,
+                ),
+                folder=output,
+                title=f"phase {index + 1}/{len(recipe.phases)}  length {phase.length}",
+                gauge=lambda step, figures, index=index: gauge.read(index, step, figures),  # type: ignore[misc]
+            )
+            # accelerate holds on to every model it has seen.
+            accelerator.free_memory()
+            first_step = last_step
+            if progress.step < last_step:
+                break
+    except Interrupted as interruption:
+        if accelerator.is_main_process:
+            say(f"{interruption}; go on with: {_command(settings)}")
+        raise
+    if not accelerator.is_main_process:
+        return None
+    if progress.step < recipe.steps:
+        save_model()
+        _draw(settings, recipe)
+        say(f"{settings.max_minutes:g} min are over, stopped after step {progress.step:,} of {recipe.steps:,} with its")
+        say(f"state saved; go on with: {_command(settings)}")
+        return PretrainResult(output, None)
+    save_model(progress.evaluations[-1])
+    return _finish(settings, corpus, config, gauge, peak, precision, progress, accelerator)
+
+
+def evaluate_run(folder: Path, corpus: Path, *, rows: int | None = None, device: Device = "auto") -> Figures:
+    """Score a pretrained checkpoint on the held-out text of a corpus.
+
+    Args:
+        folder: What :func:`pretrain` wrote.
+        corpus: What ``squeezebert corpus build`` wrote, with the checkpoint's own vocabulary.
+        rows: Rows to score; None: all there are.
+        device: Where to compute.
+
+    Raises:
+        InputError: The folder holds no pretrained model, or the vocabularies differ.
+    """
+    keep_freed_memory()
+    accelerator = make_accelerator(device)
+    head = checkpoint.find_head(folder)
+    if head not in ("pretraining", "masked_lm"):
+        raise InputError(f"{folder}: its head is {head}; give a pretraining run, or another masked language model")
+    loaded = checkpoint.load(folder, head)
+    tokenizer = Tokenizer.load(corpus)
+    if loaded.tokenizer is not None and _tokens(loaded.tokenizer) != _tokens(tokenizer):
+        raise InputError(f"{corpus}: its vocabulary is not that of {folder}; build the corpus with --vocab {folder}")
+    stored = read_json(folder / SETTINGS)["settings"] if (folder / SETTINGS).exists() else {}
+    masking = Masking(
+        rate=stored.get("masking_rate", 0.15),
+        whole_word=stored.get("whole_word", False),
+        max_ngram=stored.get("max_ngram", 1),
+    )
+    length = stored["phases"][-1]["length"] if stored else 128
+    source = held_out_source(
+        Corpus.open(corpus, "held_out"), Vocabulary.from_tokenizer(tokenizer), length=length, masking=masking,
+        mlm_only=head == "masked_lm",
+    )  # fmt: skip
+    model = loaded.model.to(accelerator.device)
+    every = source.steps_per_epoch * source.batch_size
+    return score_held_out(model, source, accelerator, rows=rows or every, precision=stored.get("precision", "fp32"))
+
+
+def held_out_source(
+    corpus: Corpus, vocabulary: Vocabulary, *, length: int, masking: Masking, mlm_only: bool
+) -> PretrainingSource:
+    """Rows to be scored: the same ones, with the same masks, whatever the seed of the run."""
+    if not corpus.n_documents:
+        raise InputError(f"{corpus.folder}: holds no held-out text; build it from more documents")
+    return PretrainingSource(
+        corpus, vocabulary, length=length, batch_size=_HELD_OUT_BATCH, seed=_HELD_OUT_SEED, masking=masking,
+        mlm_only=mlm_only, short_probability=0.0,
+    )  # fmt: skip
+
+
+def _build_model(settings: PretrainSettings) -> nn.Module:
+    """A model with random weights that follow the seed."""
+    recipe = settings.recipe
+    torch.manual_seed(recipe.seed)
+    model = checkpoint.load(
+        settings.size,
+        "masked_lm" if recipe.mlm_only else "pretraining",
+        vocab=settings.corpus,
+        hidden_dropout_prob=recipe.dropout,
+        attention_probs_dropout_prob=recipe.dropout,
+    ).model
+    model.transformer.gradient_checkpointing = recipe.gradient_checkpointing  # type: ignore[union-attr]
+    return model
+
+
+def _source(corpus: Corpus, vocabulary: Vocabulary, recipe: Recipe, index: int) -> PretrainingSource:
+    """The rows of a phase; each phase has chances of its own."""
+    phase = recipe.phases[index]
+    return PretrainingSource(
+        corpus,
+        vocabulary,
+        length=phase.length,
+        batch_size=phase.batch_size,
+        seed=int(np.random.SeedSequence([recipe.seed, index]).generate_state(1)[0]),
+        masking=recipe.masking(),
+        mlm_only=recipe.mlm_only,
+        short_probability=recipe.short_probability,
+    )
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    return build_optimizer(
+        model,
+        name=recipe.optimizer,
+        learning_rate=recipe.phases[0].learning_rate,
+        weight_decay=recipe.weight_decay,
+        betas=(0.9, recipe.beta2),
+        bias_correction=recipe.bias_correction,
+        adapt_undecayed=recipe.adapt_undecayed,
+    )
+
+
+def _accumulation(phase: PhaseRecipe, processes: int) -> int:
+    """Micro-batches of a process's share of a step."""
+    share = -(-phase.batch_size // processes)
+    return -(-share // phase.micro_batch_size)
+
+
+def _precision(
+    settings: PretrainSettings, accelerator: Accelerator, model: nn.Module, source: PretrainingSource
+) -> Any:
+    """The number format of the run; once it has begun, that it began with."""
+    if settings.recipe.precision != "auto":
+        return settings.recipe.precision
+    if (settings.output / SETTINGS).exists():
+        return read_json(settings.output / SETTINGS)["settings"]["precision"]
+    if accelerator.device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    seconds = {precision: _trial(model, source, precision) for precision in ("fp32", "bf16")}
+    chosen = "bf16" if seconds["fp32"] > _FASTER * seconds["bf16"] else "fp32"
+    if accelerator.is_main_process:
+        say(f"precision: {chosen}; a trial took {', '.join(f'{s:.2f} s in {name}' for name, s in seconds.items())}")
+    # All processes do as the first one says.
+    return broadcast_object_list([chosen])[0]
+
+
+def _trial(model: nn.Module, source: PretrainingSource, precision: str) -> float:
+    """Seconds of a forward and backward pass over some rows."""
+    batch = source.batch(0, slice(0, min(16, source.batch_size)))
+    objective = PretrainingLoss(torch.device("cpu"), mlm_only=source.mlm_only)
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            objective(model, batch).sum().backward()  # type: ignore[no-untyped-call]
+        times.append(time.perf_counter() - start)
+    model.zero_grad()
+    return min(times)
+
+
+def _announce(
+    settings: PretrainSettings, config: ModelConfig, corpus: Corpus, gauge: _Gauge, peak: Peak, precision: str
+) -> None:
+    recipe = settings.recipe
+    parameters = total(table(config, head="masked_lm" if recipe.mlm_only else "pretraining")).parameters
+    ends = list(accumulate(phase.steps for phase in recipe.phases))
+    say(f"model: {settings.size}, {parameters / 1e6:.1f} M parameters, random weights from seed {recipe.seed}")
+    say(f"corpus: {settings.corpus}, {corpus.n_tokens:,} tokens in {corpus.n_documents:,} documents")
+    say(
+        f"recipe: {ends[-1]:,} steps, {recipe.tokens / 1e6:,.1f} M tokens ({recipe.tokens / corpus.n_tokens:.2f} times "
+        f"the corpus), {gauge.total:.2e} FLOP in {precision}"
+    )
+    say(f"peak: {peak.flops / 1e12:.2f} TFLOP/s a device, {peak.origin}")
+
+
+def _finish(
+    settings: PretrainSettings,
+    corpus: Corpus,
+    config: ModelConfig,
+    gauge: _Gauge,
+    peak: Peak,
+    precision: str,
+    progress: Progress,
+    accelerator: Accelerator,
+) -> PretrainResult:
+    """Draw the curves, write the card and the figures, and remove the states."""
+    output, recipe = settings.output, settings.recipe
+    last = progress.evaluations[-1]
+    tokens, flops = gauge.done(progress.step)
+    metrics = {
+        "size": settings.size,
+        "steps": progress.step,
+        "tokens": tokens,
+        "flops": flops,
+        "figures": last.figures,
+        "best_step": progress.best.step if progress.best else progress.step,
+        "seconds": round(progress.seconds, 1),
+        "tokens_per_second": round(tokens / progress.seconds, 1),
+        "model_flop_utilisation": flops / progress.seconds / (peak.flops * accelerator.num_processes),
+        "peak_flops": peak.flops,
+        "peak_origin": peak.origin,
+        "precision": precision,
+        "processes": accelerator.num_processes,
+        "device": str(accelerator.device),
+    }
+    _draw(settings, recipe)
+    card = pretraining_card(
+        recipe=recipe, config=config, corpus=corpus, metrics=metrics, command=shlex.join(settings.command)
+    )
+    write_text(output / "README.md", card)
+    # This file says that the run is finished, so it comes last.
+    write_json(output / METRICS, metrics)
+    shutil.rmtree(output / "state")
+    say(f"{duration(progress.seconds)} of training, {metrics['tokens_per_second']:,.0f} tokens/s; ")
+    say(f"curves and model card in {output}")
+    return PretrainResult(output, metrics)
+
+
+def _draw(settings: PretrainSettings, recipe: Recipe) -> None:
+    log = read_log(settings.output)
+    if any("loss" in line for line in log):
+        borders = list(accumulate(phase.steps for phase in recipe.phases))[:-1]
+        draw_pretraining_curves(settings.output / "curves.png", log, title=settings.size, borders=borders)
+
+
+def _saved_step(output: Path) -> int:
+    """Step of the newest state, 0 where there is none."""
+    saved = latest_state(output / "state")
+    return 0 if saved is None else int(saved.name.removeprefix("step-"))
+
+
+def _fingerprint(corpus: Path) -> str:
+    """Hash of the manifest, which holds the hashes of every file."""
+    return hashlib.sha256((corpus / MANIFEST).read_bytes()).hexdigest()
+
+
+def _tokens(tokenizer: Tokenizer) -> list[str | None]:
+    return [tokenizer.id_to_token(index) for index in range(tokenizer.vocab_size)]
+
+
+def _command(settings: PretrainSettings) -> str:
+    return shlex.join([*settings.command, "--resume"])

@@ -1,0 +1,57 @@
+"""What pretraining minimises: masked tokens plus sentence order, each averaged over the global batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from squeezebert.data.pretraining import PretrainingBatch
+from squeezebert.training.losses import to_device
+
+
+class PretrainingLoss:
+    """Cross-entropy of the masked tokens, and of the passages' order, in nats.
+
+    Args:
+        device: Where the model is.
+        mlm_only: Masked tokens alone.
+    """
+
+    def __init__(self, device: torch.device, *, mlm_only: bool = False) -> None:
+        self._device = device
+        self.names: tuple[str, ...] = ("mlm_loss",) if mlm_only else ("mlm_loss", "sentence_order_loss")
+
+    def count(self, batch: PretrainingBatch) -> tuple[float, ...]:
+        """Number of masked tokens, and of pairs."""
+        order = batch.sentence_order_labels
+        return (len(batch.masked_labels),) if order is None else (len(batch.masked_labels), len(order))
+
+    def tokens(self, batch: PretrainingBatch) -> int:
+        """Number of tokens without padding."""
+        return batch.tokens
+
+    def __call__(self, model: nn.Module, batch: PretrainingBatch) -> Tensor:
+        """Sums of the losses. *Shape:* ``[terms]``."""
+        output = forward(model, batch, self._device)
+        terms = [_sum(output.logits, batch.masked_labels, self._device)]
+        if batch.sentence_order_labels is not None:
+            terms.append(_sum(output.sentence_order_logits, batch.sentence_order_labels, self._device))
+        return torch.stack(terms)
+
+
+def forward(model: nn.Module, batch: PretrainingBatch, device: torch.device) -> Any:
+    """Run a model on a batch of arrays; it scores the masked tokens only. The output is its ``ModelOutput``."""
+    return model(
+        to_device(batch.input_ids, device),
+        None if batch.attention_mask is None else to_device(batch.attention_mask, device),
+        to_device(batch.token_type_ids, device),
+        masked_positions=to_device(batch.masked_positions, device),
+        **({} if batch.token_indices is None else {"token_indices": to_device(batch.token_indices, device)}),
+    )
+
+
+def _sum(logits: Tensor, labels: Any, device: torch.device) -> Tensor:
+    return F.cross_entropy(logits.float(), to_device(labels, device), reduction="sum")

@@ -1,0 +1,248 @@
+"""Recipes: everything that decides a pretraining run but its corpus and the size of its model, in a TOML file.
+
+The sentence after each field is its explanation for people. No torch here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from squeezebert.data.masking import Masking
+from squeezebert.errors import InputError
+from squeezebert.training.schedule import Phase
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseRecipe:
+    """A stretch of training on rows of one length, with its own warm-up from zero.
+
+    Raises:
+        InputError: A value is outside its range; the message names the field.
+    """
+
+    steps: int
+    """Optimizer steps."""
+    length: int
+    """Tokens of a row, special ones included."""
+    batch_size: int
+    """Rows of an optimizer step, over all processes together."""
+    learning_rate: float
+    """Learning rate at its peak."""
+    warmup_proportion: float = 0.1
+    """Share of the phase's steps during which the learning rate rises from zero, 0 to 1."""
+    power: float = 1.0
+    """Exponent of the polynomial along which the learning rate then falls to zero."""
+    micro_batch_size: int = 32
+    """Rows that a process computes at once; less needs less memory and changes no result."""
+
+    def __post_init__(self) -> None:
+        _check("length", self.length, self.length >= 8, "at least 8")
+        for name in ("batch_size", "micro_batch_size"):
+            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        _check("learning_rate", self.learning_rate, 0 < self.learning_rate < 1, "above 0 and below 1")
+        self.schedule()
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the phase, the few of padding counted in."""
+        return self.steps * self.batch_size * self.length
+
+    def schedule(self) -> Phase:
+        """The learning rates of the phase."""
+        return Phase(
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            warmup_proportion=self.warmup_proportion,
+            power=self.power,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to pretrain.
+
+    Raises:
+        InputError: A value is outside its range; the message names the field.
+    """
+
+    description: str
+    """What the recipe is for, and what it costs."""
+    phases: tuple[PhaseRecipe, ...]
+    """What is done one after the other."""
+    optimizer: Literal["lamb", "adamw"] = "lamb"
+    """How gradients become updates."""
+    bias_correction: bool = True
+    """LAMB as NVIDIA's; false: as in ALBERT's code."""
+    adapt_undecayed: bool = False
+    """LAMB: a trust ratio also for biases and norms, which do not decay."""
+    weight_decay: float = 0.01
+    """Decoupled decay of weight matrices; biases and norms never decay."""
+    beta2: float = 0.999
+    """Decay of the second moment."""
+    clip: float = 1.0
+    """Largest global norm of the gradient, to which it is scaled down; 0 leaves it alone."""
+    dropout: float = 0.1
+    """Dropout probability of hidden states and attention, 0 up to but not including 1."""
+    seed: int = 42
+    """Seed of weights, order, masks and dropout."""
+    masking_rate: float = 0.15
+    """Share of the tokens that are masked."""
+    whole_word: bool = False
+    """Mask all pieces of a word or none."""
+    max_ngram: int = 1
+    """Longest run of tokens masked together, with probability proportional to 1/n."""
+    mlm_only: bool = False
+    """Masked tokens alone, without sentence order."""
+    short_probability: float = 0.1
+    """Share of the groups of rows that are given a shorter length."""
+    evaluate_every: int = 500
+    """Optimizer steps between scores on held-out text; each phase ends with one, too."""
+    held_out_rows: int = 2048
+    """Rows of held-out text that are scored each time."""
+    save_every: int = 500
+    """Optimizer steps between training states, from which --resume goes on."""
+    keep: int = 2
+    """Newest training states that stay on disk."""
+    log_every: int = 10
+    """Optimizer steps between looks at loss and speed."""
+    divergence: float = 2.0
+    """Rise of the training loss above its lowest, in nats, at which the run stops; 0: it never does."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Number format of activations; auto takes bf16 on a GPU that has it, and on a CPU where a trial is faster."""
+    compile: bool = False
+    """Let torch.compile write the kernels."""
+    gradient_checkpointing: bool = False
+    """Compute each layer again in the backward pass: a third more time, much less memory."""
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise InputError("recipe: phases must hold at least one phase")
+        for name in ("evaluate_every", "held_out_rows", "save_every", "keep", "log_every"):
+            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("weight_decay", "clip", "seed", "divergence"):
+            value = getattr(self, name)
+            _check(name, value, 0 <= value < float("inf"), "at least 0")
+        for name in ("dropout", "beta2"):
+            _check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        _check("short_probability", self.short_probability, 0 <= self.short_probability <= 1, "within 0..1")
+        self.masking()
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all phases, the few of padding counted in."""
+        return sum(phase.tokens for phase in self.phases)
+
+    def masking(self) -> Masking:
+        """How masked tokens are chosen."""
+        return Masking(rate=self.masking_rate, whole_word=self.whole_word, max_ngram=self.max_ngram)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What decides the outcome, by name, ready for JSON: all but how often it is saved and shown."""
+        values = dataclasses.asdict(self)
+        for name in ("description", "save_every", "keep", "log_every"):
+            del values[name]
+        return values | {"phases": list(values["phases"])}
+
+
+def _check(name: str, value: float, fine: bool, rule: str) -> None:
+    if not fine:
+        raise InputError(f"recipe: {name} must be {rule}, not {value}")
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    files = resources.files("squeezebert.recipes").iterdir()
+    return sorted(Path(file.name).stem for file in files if file.name.endswith(".toml"))
+
+
+def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        name: One of :func:`recipe_names`, or the path of a TOML file.
+        changes: ``key=value`` each, where a key is a field's name or ``phases.0.steps``, and a value is TOML; quotes
+            around a string may be left out.
+
+    Raises:
+        InputError: There is no such recipe; or it, or a change, is wrong: the message names the key.
+    """
+    if name in recipe_names():
+        where, text = name, (resources.files("squeezebert.recipes") / f"{name}.toml").read_text(encoding="utf-8")
+    elif Path(name).is_file():
+        where, text = name, Path(name).read_text(encoding="utf-8")
+    else:
+        raise InputError(f"recipe {name!r} is unknown; use one of {', '.join(recipe_names())}, or a .toml file")
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{where}: not valid TOML ({error})") from None
+    for change in changes:
+        _apply(table, change)
+    recipe: Recipe = _build(Recipe, table, "")
+    return recipe
+
+
+def _apply(table: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals:
+        raise InputError(f"--set {change}: write key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    target: Any = table
+    *parents, last = key.strip().split(".")
+    for number, part in enumerate(parents):
+        try:
+            target = target[int(part)] if isinstance(target, list) else target[part]
+        except (KeyError, ValueError, IndexError, TypeError):
+            raise InputError(f"--set {key}: there is no {'.'.join(parents[: number + 1])} in the recipe") from None
+    if not isinstance(target, dict):
+        raise InputError(f"--set {key}: name a field, such as phases.0.steps")
+    target[last] = value
+
+
+def _build(cls: Any, table: Mapping[str, Any], where: str) -> Any:
+    """Make a dataclass of a table, whose names and types must be the dataclass's."""
+    kinds = get_type_hints(cls)
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    for name in table:
+        if name not in known:
+            raise InputError(f"recipe: {where}{name} is unknown; the names are {', '.join(known)}")
+    for name, field in known.items():
+        if name not in table and field.default is dataclasses.MISSING:
+            raise InputError(f"recipe: {where}{name} is missing")
+    return cls(**{name: _value(kinds[name], value, where + name) for name, value in table.items()})
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+            raise InputError(f"recipe: {where} must be a list of tables, [[{where}]] each")
+        return tuple(_build(get_args(kind)[0], each, f"{where}.{index}.") for index, each in enumerate(value))
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise InputError(f"recipe: {where} must be one of {', '.join(get_args(kind))}, not {value!r}")
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+        raise InputError(f"recipe: {where} must be {names[kind]}, not {value!r}")
+    return value

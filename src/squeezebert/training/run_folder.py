@@ -1,0 +1,100 @@
+"""The folder of a run: whether it may be used, what decides the run in it, and whether it fits on the disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from squeezebert.errors import InputError
+from squeezebert.files import read_json, write_json
+from squeezebert.training.state import KEPT
+
+SETTINGS = "settings.json"
+"""What decides a run's outcome; written first."""
+METRICS = "metrics.json"
+"""A run's figures; written last, so it says that the run is finished."""
+
+
+def check_folder(output: Path, *, resume: bool) -> bool:
+    """Whether the run in ``output`` is finished already.
+
+    Raises:
+        InputError: The folder is in use, is no folder, cannot be written, or holds no run to be resumed.
+    """
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; give a folder for the output")
+    existing = _existing(output)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{existing}: cannot be written; choose another output folder")
+    used = output.is_dir() and any(output.iterdir())
+    if used and not resume:
+        raise InputError(f"{output}: holds files already; add --resume to go on with its run, or choose another folder")
+    if used and not (output / SETTINGS).exists():
+        raise InputError(f"{output}: holds files, but no run to resume; choose another folder")
+    return (output / METRICS).exists()
+
+
+def check_space(output: Path, model: nn.Module, *, models: int) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Args:
+        output: The run's folder.
+        model: What is trained; its optimizer keeps two moments.
+        models: Copies of the model that the run leaves.
+
+    Raises:
+        InputError: There is too little space; the message says how much is needed.
+    """
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    # Weights and moments in each state; one more is there while it is being written.
+    needed = weights * (3 * (KEPT + 1) + models)
+    existing = _existing(output)
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise InputError(
+            f"{existing}: {free / 1e9:.1f} GB free, but the run needs {needed / 1e9:.1f} GB; "
+            "make room, or choose a folder on another disk"
+        )
+
+
+def begin(output: Path, settings: Mapping[str, Any], data: Mapping[str, str], *, write: bool = True) -> None:
+    """Note what decides the outcome of a run; a resumed one must agree.
+
+    Args:
+        output: The run's folder.
+        settings: Settings by name, ready for JSON.
+        data: Data set -> fingerprint.
+        write: Whether this process is the one that writes.
+
+    Raises:
+        InputError: It does not agree; the message names the setting or the data set.
+    """
+    path = output / SETTINGS
+    if not path.exists():
+        if write:
+            write_json(path, {"settings": settings, "data": data})
+        return
+    former = read_json(path)
+    remedy = "or choose another output folder"
+    for name, value in settings.items():
+        before = former["settings"].get(name)
+        if before != value:
+            raise InputError(
+                f"{path}: {name} was {before} when the run began, and is {value} now; set it back, {remedy}"
+            )
+    for name in {**data, **former["data"]}:
+        if former["data"].get(name) != data.get(name):
+            raise InputError(
+                f"{path}: the {name} data (or their vocabulary) are not those that the run began with; "
+                f"bring them back, {remedy}"
+            )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above that exists."""
+    return next(each for each in (folder, *folder.absolute().parents) if each.is_dir())

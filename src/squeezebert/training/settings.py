@@ -1,0 +1,157 @@
+"""Settings of a finetuning run; the sentence after each field is its ``--help`` text. No torch here."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import shlex
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from squeezebert.errors import InputError
+
+Precision = Literal["auto", "fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """Everything that decides a finetuning run.
+
+    Raises:
+        InputError: A value is out of range, or two do not go together; the message names the field.
+    """
+
+    model: str
+    """Where training starts: a folder, a hub id, or a size name (random weights)."""
+    output: Path
+    """Folder for the finetuned model and everything about the run."""
+    task: str | None = None
+    """GLUE task to learn, such as sst2; else give --train."""
+    data_dir: Path | None = None
+    """Folder of the official GLUE files, the root or the task's own; without it the hub's copy is read."""
+    train: Path | None = None
+    """Table to learn from: .csv, .tsv, .jsonl or .parquet."""
+    dev: Path | None = None
+    """Table to choose the best checkpoint by; without it a tenth of --train is held out."""
+    text_column: str = "text"
+    """Column of the text in the tables."""
+    pair_column: str | None = None
+    """Column of the second text, to learn from pairs of texts."""
+    label_column: str = "label"
+    """Column of the label in the tables."""
+    regression: bool = False
+    """The label is a number to predict."""
+    multi_label: bool = False
+    """The label is any number of classes, as a list or separated by semicolons."""
+    vocab: str | None = None
+    """Vocabulary in place of the model's own: a file, a folder or a hub id."""
+    epochs: int = 3
+    """Passes over the training data."""
+    batch_size: int = 16
+    """Examples in an optimizer step, over all processes together."""
+    learning_rate: float = 3e-5
+    """Learning rate at its peak."""
+    warmup_proportion: float = 0.1
+    """Share of the steps during which the learning rate rises from zero, 0 to 1."""
+    power: float = 1.0
+    """Exponent of the polynomial along which the learning rate then falls to zero; 1 is a straight line."""
+    dropout: float = 0.1
+    """Dropout probability of hidden states, attention and classifier, 0 up to but not including 1."""
+    weight_decay: float = 0.0
+    """Decoupled decay of weight matrices; biases and norms never decay."""
+    clip: float = 1.0
+    """Largest global norm of the gradient, to which it is scaled down; 0 leaves it alone."""
+    max_length: int | None = None
+    """Tokens kept of a text or pair; without it as many as the model takes."""
+    seeds: tuple[int, ...] = (42,)
+    """Seeds of order, dropout and new weights; one run each, the best one is kept as the result."""
+    patience: int = 0
+    """Evaluations without a better score after which a run stops; 0 never stops early."""
+    evaluate_every: float = 1.0
+    """Epochs between evaluations, in fractions too."""
+    save_every: int = 500
+    """Optimizer steps between training states, from which --resume goes on."""
+    accumulation: int = 1
+    """Parts into which a process cuts its share of a batch, to need less memory."""
+    precision: Precision = "auto"
+    """Number format of activations; auto takes bf16 where a GPU has it, else fp32."""
+    device: Device = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    resume: bool = False
+    """Go on with an interrupted run in --output, under the same settings."""
+
+    def __post_init__(self) -> None:
+        if self.task is not None and self.train is not None:
+            raise InputError("settings: give either task, for GLUE, or train, for a table of your own; not both")
+        if self.task is not None:
+            for name in ("dev", "pair_column", "regression", "multi_label"):
+                if getattr(self, name):
+                    raise InputError(f"settings: {name} goes with train, not with a GLUE task; leave it out")
+        elif self.data_dir is not None:
+            raise InputError("settings: data_dir goes with a GLUE task; name it with task")
+        if self.regression and self.multi_label:
+            raise InputError("settings: regression and multi_label exclude each other")
+        for name in ("epochs", "batch_size", "save_every", "accumulation"):
+            _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        _check("learning_rate", self.learning_rate, 0 < self.learning_rate < 1, "above 0 and below 1")
+        _check("warmup_proportion", self.warmup_proportion, 0 <= self.warmup_proportion <= 1, "within 0..1")
+        _check("dropout", self.dropout, 0 <= self.dropout < 1, "at least 0 and below 1")
+        _check("evaluate_every", self.evaluate_every, self.evaluate_every > 0, "above 0")
+        for name in ("power", "weight_decay", "clip", "patience"):
+            value = getattr(self, name)
+            _check(name, value, 0 <= value < float("inf"), "at least 0")
+        # Three special tokens frame a pair; below five nothing of it would be left.
+        if self.max_length is not None:
+            _check("max_length", self.max_length, self.max_length >= 5, "at least 5")
+        _check("accumulation", self.accumulation, self.accumulation <= self.batch_size, "no more than batch_size")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise InputError(f"settings: seeds must be different whole numbers from 0 on, not {list(self.seeds)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """What decides the outcome, by name, ready for JSON: all but where it goes and how often it is saved."""
+        values = dataclasses.asdict(self)
+        for name in ("output", "resume", "save_every"):
+            del values[name]
+        return {
+            name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
+
+    def command(self) -> str:
+        """What starts this run: a command line, or Python where the data came from there."""
+        changed = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default and field.name != "resume"
+        }
+        if self.task is None and self.train is None:
+            model = changed.pop("model")
+            changed["output"] = str(self.output)
+            arguments = "".join(f", {name}={value!r}" for name, value in changed.items())
+            return f"squeezebert.Classifier({model!r}).fit(texts, labels{arguments})"
+        words = ["squeezebert", "finetune"]
+        for name, value in changed.items():
+            words.append("--" + name.replace("_", "-"))
+            if value is not True:
+                words += [str(each) for each in (value if isinstance(value, tuple) else (value,))]
+        return shlex.join(words)
+
+
+def _check(name: str, value: float, fine: bool, rule: str) -> None:
+    if not fine:
+        raise InputError(f"settings: {name} must be {rule}, not {value}")
+
+
+def describe_fields(settings: type) -> dict[str, str]:
+    """Read the sentence that follows each field of a dataclass in its source."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(settings))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    sentences = {}
+    for field, text in zip(body.body, body.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+            sentences[field.target.id] = str(ast.literal_eval(text.value))
+    return sentences
