@@ -74,7 +74,7 @@ def test_sorted_windows_pad_little(tokenizer: Tokenizer) -> None:
     grid = sum(batch * tokens for batch, tokens in spy.sizes)
     real = sum(len(tokenizer.encode(row, max_length=32).input_ids) for row in rows)
     assert max(batch for batch, _ in spy.sizes) == 16
-    assert grid / real < 1.05  # in the order given it is 1.8
+    assert grid / real < 1.3  # widths are multiples of 8; in the order given it is 1.8
 
 
 def test_stream_reads_one_window_ahead_and_keeps_nothing(tokenizer: Tokenizer) -> None:
