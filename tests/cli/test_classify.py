@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -268,6 +269,29 @@ def test_standard_input_that_is_not_text_names_the_line(
     captured = capsys.readouterr()
     assert captured.out.endswith("  good film\n")  # what came before is answered
     assert captured.err.startswith("squeezebert: standard input:2: byte 3 of the line (0xff) is not UTF-8")
+
+
+def test_typed_lines_are_answered_one_by_one(
+    classifier_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[str] = []
+
+    def typed() -> Iterator[bytes]:
+        for text in ("good film", "dull plot", "great"):
+            yield f"{text}\n".encode()
+            shown.append(capsys.readouterr().out)
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=typed(), isatty=lambda: True))
+    assert main(["classify", "--model", str(classifier_folder)]) == 0
+    assert [line.split()[-1] for line in shown] == ["film", "plot", "great"]
+
+
+def test_terminal_that_cannot_show_a_text(classifier_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    assert main(["classify", "--model", str(classifier_folder), "caf\u00e9"]) == 0
+    stdout.seek(0)
+    assert stdout.read().endswith("  caf\\xe9\n")
 
 
 def test_no_standard_input_is_no_output(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import sys
 from collections.abc import Iterable, Iterator
@@ -94,16 +95,19 @@ def _print(args: argparse.Namespace, predictor: Predictor, rows: Iterator[Row]) 
     """Show the predictions as they come: JSON, or a line of label, score and text."""
     from squeezebert.runtime.output import to_json
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Where the terminal is not one of UTF-8, a text may hold what it cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
     rows, texts = itertools.tee(rows)
-    if args.input is None and not args.texts and sys.stdin.isatty():
-        # Somebody is typing: answer each line at once.
-        predictions: Iterable[Prediction] = (prediction for row in rows for prediction in predictor.stream([row]))
-    else:
-        predictions = predictor.stream(rows)
+    typing = args.input is None and not args.texts and sys.stdin.isatty()
+    predictions: Iterable[Prediction] = predictor.stream(rows)
+    if typing:
+        # Each line is answered at once.
+        predictions = (prediction for row in rows for prediction in predictor.stream([row]))
     width = max((len(label) for label in predictor.engine.labels), default=0)
     for number, (prediction, row) in enumerate(zip(predictions, texts, strict=False), start=1):
         print(to_json(number, prediction) if args.json else _line(prediction, row, width))
-        if number % predictor.window == 0 or sys.stdin.isatty():
+        if typing or number % predictor.window == 0:
             sys.stdout.flush()
     sys.stdout.flush()
 

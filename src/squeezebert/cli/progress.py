@@ -1,4 +1,4 @@
-"""How far a long command has come: one line on standard error, from the second second on."""
+"""How far a long command has come: one line on standard error, from the first second on."""
 
 from __future__ import annotations
 
