@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from squeezebert.data.shards import Corpus, CorpusWriter, Split
+from squeezebert.data import shards
+from squeezebert.data.shards import Corpus, CorpusWriter, Split, summarize_lengths
 from squeezebert.errors import InputError
 
 Documents = list[list[list[int]]]
@@ -129,3 +130,22 @@ def test_what_is_no_corpus_is_refused_in_one_line(tmp_path: Path) -> None:
     write(tmp_path / "c", {"train": [[[1]]]})
     with pytest.raises(InputError, match="'test' is unknown; use one of train, held_out"):
         Corpus.open(tmp_path / "c", "test")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("block", [7, 1 << 20])
+def test_lengths_equal_those_numpy_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(shards, "_BLOCK", block)
+    documents = random_documents(60)
+    write(tmp_path / "c", {"train": documents})
+    corpus = Corpus.open(tmp_path / "c")
+    wanted = {
+        "sentences": ([len(s) for d in documents for s in d], corpus.sentence_offsets, None),
+        "documents": ([len(d) for d in documents], corpus.document_offsets, None),
+        "tokens": ([sum(map(len, d)) for d in documents], corpus.document_offsets, corpus.sentence_offsets),
+    }
+    for lengths, offsets, inner in wanted.values():
+        found = summarize_lengths(offsets, inner)
+        assert found.mean == pytest.approx(np.mean(lengths))
+        for share, length in found.quantiles.items():
+            assert length == np.quantile(lengths, share, method="inverted_cdf")
+    assert summarize_lengths(np.zeros(1, np.int64)).quantiles[1.0] == 0

@@ -216,6 +216,43 @@ class Corpus:
         return np.split(tokens, offsets[1:-1] - offsets[0])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """How long the sentences, or the documents, of a split are."""
+
+    mean: float
+    quantiles: dict[float, int]
+    """The length that this share of them does not exceed; 1.0 is the longest."""
+
+
+def summarize_lengths(offsets: NDArray[np.int64], inner: NDArray[np.int64] | None = None) -> Lengths:
+    """Lengths between offsets, in constant memory.
+
+    Args:
+        offsets: Where each thing starts, and the end of the last, as in `Corpus`. *Shape:* [S+1].
+        inner: Where each of the things that ``offsets`` counts starts. Given, lengths are counted in its unit: tokens
+            of documents come from ``document_offsets`` and ``sentence_offsets``.
+    """
+    counts = np.zeros(1, np.int64)
+    for start in range(0, len(offsets) - 1, _BLOCK):
+        block = np.asarray(offsets[start : start + _BLOCK + 1])
+        found = np.bincount(np.diff(block if inner is None else inner[block]))
+        counts, found = (counts, found) if len(counts) >= len(found) else (found, counts)
+        counts[: len(found)] += found
+    total = int(counts.sum())
+    if not total:
+        return Lengths(mean=0.0, quantiles=dict.fromkeys(_SHARES, 0))
+    reached = np.cumsum(counts)
+    return Lengths(
+        mean=float(counts @ np.arange(len(counts))) / total,
+        quantiles={share: int(np.searchsorted(reached, share * total)) for share in _SHARES},
+    )
+
+
+_BLOCK = 1 << 20
+_SHARES = (0.05, 0.5, 0.95, 1.0)
+
+
 def check_files(folder: str | Path, manifest: Manifest, *, hashes: bool) -> None:
     """Compare the files of a corpus folder with its manifest: sizes, and on request SHA-256.
 
