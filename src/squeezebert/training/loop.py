@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from squeezebert.errors import InputError
+from squeezebert.host import keep_freed_memory
 from squeezebert.training.progress import Figures, Reporter
 from squeezebert.training.row_gradients import RowGradients
 from squeezebert.training.state import KEPT, Evaluation, Progress, latest_state, load_state, save_state
@@ -122,8 +123,11 @@ def make_accelerator(device: Literal["auto", "cpu", "cuda"] = "auto") -> Acceler
         # accelerate keeps its first device for the life of a process; a later run may ask for another.
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
+    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    if on_cpu:
+        keep_freed_memory()
     return Accelerator(
-        cpu=device == "cpu" or not torch.cuda.is_available(),
+        cpu=on_cpu,
         # The loop applies the precision itself, so that one process can train in both.
         mixed_precision="no",
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],

@@ -16,6 +16,7 @@ require("torch", "torch")
 import torch  # noqa: E402
 
 from squeezebert import checkpoint  # noqa: E402
+from squeezebert.host import keep_freed_memory  # noqa: E402
 
 if TYPE_CHECKING:
     from squeezebert.data.collate import Batch
@@ -60,6 +61,8 @@ class TorchEngine:
         where = _device(device)
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, not {threads}")
+        if where.type == "cpu":
+            keep_freed_memory()
         torch.set_num_threads(threads or min(torch.get_num_threads(), _usable_cpus()))
         if checkpoint.is_size(source):
             raise InputError(
