@@ -46,7 +46,7 @@ def test_other_labels_are_refused_with_both_lists() -> None:
 
 
 def test_another_kind_is_refused() -> None:
-    with pytest.raises(InputError, match="several labels a text, but stsb is a task of numbers"):
+    with pytest.raises(InputError, match="gives any number of labels for a text, but stsb asks for a value"):
         evaluate(GLUE["stsb"], [Example("x", "y", 1.0)], oracle(("a",)), kind="multi_label", labels=("a",))
 
 

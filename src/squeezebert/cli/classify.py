@@ -26,12 +26,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "texts", nargs="*", metavar="TEXT", help="a text to classify; none: one a line on standard input"
     )
     parser.add_argument(
-        "--input", type=Path, help="file of texts: .csv, .tsv, .jsonl, .parquet, or .txt with one a line"
+        "--input",
+        type=Path,
+        metavar="FILE",
+        help="file of texts: .csv, .tsv, .jsonl, .parquet, or .txt with one a line",
     )
-    parser.add_argument("--text-column", default="text", help="column of the text in --input (text)")
-    parser.add_argument("--pair-column", help="column of the second text, for a model of pairs")
+    parser.add_argument("--text-column", metavar="NAME", default="text", help="column of the text in --input (text)")
+    parser.add_argument("--pair-column", metavar="NAME", help="column of the second text, for a model of pairs")
     parser.add_argument(
-        "--output", type=Path, help="file for the predictions, in the order of the input: .jsonl, .csv, .tsv"
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="file for the predictions, in the order of the input: .jsonl, .csv, .tsv",
     )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted --output")
     parser.add_argument("--json", action="store_true", help="print JSON lines, with the score of every label")

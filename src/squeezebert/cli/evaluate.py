@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("--task", help="GLUE task to score on: sst2, mnli, ...")
-    parser.add_argument("--data-dir", type=Path, help="folder of the official GLUE files (fetched from the hub)")
+    parser.add_argument(
+        "--data-dir", type=Path, metavar="FOLDER", help="folder of the official GLUE files (fetched from the hub)"
+    )
     parser.add_argument("--split", help="split of the task (validation)")
-    parser.add_argument("--input", type=Path, help="your own table instead: .csv, .tsv, .jsonl or .parquet")
-    parser.add_argument("--text-column", help="column of the text in --input (text)")
-    parser.add_argument("--pair-column", help="column of the second text, for a model of pairs")
-    parser.add_argument("--label-column", help="column of the label in --input (label)")
-    parser.add_argument("--output", type=Path, help="folder for metrics.json and predictions.jsonl")
+    parser.add_argument(
+        "--input", type=Path, metavar="FILE", help="your own table instead: .csv, .tsv, .jsonl or .parquet"
+    )
+    parser.add_argument("--text-column", metavar="NAME", help="column of the text in --input (text)")
+    parser.add_argument("--pair-column", metavar="NAME", help="column of the second text, for a model of pairs")
+    parser.add_argument("--label-column", metavar="NAME", help="column of the label in --input (label)")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="folder for metrics.json and predictions.jsonl")
     add_predictor_arguments(parser)
 
 

@@ -64,7 +64,7 @@ def _match(task: Task, kind: Kind, labels: Sequence[str]) -> list[int]:
     four per cent where the right one scores ninety (huggingface/transformers#10401).
     """
     if kind != task.kind:
-        raise InputError(f"the model is one of {_KINDS[kind]}, but {task.name} is a task of {_KINDS[task.kind]}")
+        raise InputError(f"the model gives {_KINDS[kind]} for a text, but {task.name} asks for {_KINDS[task.kind]}")
     if kind == "regression":
         return [0]
     places = {label.casefold(): place for place, label in enumerate(labels)}
@@ -78,9 +78,9 @@ def _match(task: Task, kind: Kind, labels: Sequence[str]) -> list[int]:
 
 
 _KINDS: dict[Kind, str] = {
-    "single_label": "one label a text",
-    "multi_label": "several labels a text",
-    "regression": "numbers (regression)",
+    "single_label": "one label",
+    "multi_label": "any number of labels",
+    "regression": "a value (regression)",
 }
 
 
