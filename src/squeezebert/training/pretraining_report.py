@@ -52,12 +52,11 @@ def draw_pretraining_curves(
             order = [line["sentence_order_loss"] for line in training]
             values = [each["sentence_order_loss"] for each in held_out]
             _curve(axes[1, 0], "Sentence order: loss", "nats", steps, order, at, values)
-            shares = {
-                name: [100 * each[f"sentence_order_{name}"] for each in held_out]
-                for name in ("accuracy", "low", "high")
-            }
-            _curve(axes[1, 1], "Sentence order: accuracy with 95 % interval", "%", [], [], at, shares["accuracy"])
-            axes[1, 1].fill_between(at, shares["low"], shares["high"], color="C1", alpha=0.2)
+            accuracy, low, high = (
+                [100 * each[f"sentence_order_{name}"] for each in held_out] for name in ("accuracy", "low", "high")
+            )
+            _curve(axes[1, 1], "Sentence order: accuracy with 95 % interval", "%", [], [], at, accuracy)
+            axes[1, 1].fill_between(at, low, high, color="C1", alpha=0.2)
             axes[1, 1].axhline(50, color="black", linewidth=0.8, linestyle=":")
             speed = [line["tokens_per_second"] for line in training]
             axes[1, 2].plot(steps, speed, color="C3")

@@ -1,0 +1,1 @@
+"""Recipes of pretraining, one TOML file each (see :mod:`squeezebert.training.recipes`)."""
