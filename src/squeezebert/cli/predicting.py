@@ -22,10 +22,8 @@ def add_predictor_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load_predictor(args: argparse.Namespace) -> Predictor:
     """Load the model that the flags name."""
-    from squeezebert.host import keep_freed_memory
     from squeezebert.runtime.predictor import Predictor
 
-    keep_freed_memory()
     return Predictor.load(
         args.model, batch_size=args.batch_size, max_length=args.max_length, device=args.device, threads=args.threads
     )
