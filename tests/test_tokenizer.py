@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, BertTokenizerFast
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from squeezebert.errors import InputError
-from squeezebert.tokenizer import SPECIAL_TOKENS, Encoding, Tokenizer, read_lines
+from squeezebert.tokenizer import SPECIAL_TOKENS, Encoding, Tokenizer
 
 # [PAD] is not at 0 and the special tokens do not stand together, so nothing may rely on BERT's ids.
 _WORDS = "the film is good un ##believ ##able ##ing hello world 1 ##9 cafe ß 電 影 é й 👍 مر ##حبا"
@@ -418,14 +418,14 @@ def test_saved_folder_loads_here_and_in_transformers(peers: Peers, tmp_path: Pat
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "vocab.txt: the vocabulary is empty"),
+        (b"", "vocab.txt: the file is empty"),
         (b"[PAD]\n[UNK]\nfilm\n", "vocab.txt: no BERT vocabulary, it lacks [CLS], [SEP], [MASK]"),
         (b"[PAD]\nfilm\nthe\nfilm\n", "vocab.txt:4: token 'film' is already on line 2"),
         (b"[PAD]\n\nfilm\n", "vocab.txt:2: '' is no token"),
         (b"[PAD]\nfilm\ncaf\xe9\n", "vocab.txt:3: byte 4 of the line (0xe9) is not UTF-8"),
         (b"\x80\x02ctorch\n", "vocab.txt:1: byte 1 of the line (0x80) is not UTF-8"),
-        ("[PAD]\n".encode("utf-16"), "vocab.txt:1: byte 1 of the line (0xff) is not UTF-8"),
-        (b"\x00\x01\x02\x00", "vocab.txt: no BERT vocabulary"),
+        ("[PAD]\n".encode("utf-16"), "vocab.txt:1: holds a NUL byte, so it is not text in UTF-8"),
+        (b"\x00\x01\x02\x00", "vocab.txt:1: holds a NUL byte"),
         (b"[PAD]\n\xed\xa0\x80\n", "vocab.txt:2: byte 1 of the line (0xed) is not UTF-8"),
     ],
 )
@@ -643,37 +643,3 @@ def test_learning_refuses_what_it_cannot_use() -> None:
         Tokenizer.learn(["ab"], min_frequency=0)
     with pytest.raises(InputError, match=r"texts\[1\] holds the lone surrogate U\+DC80"):
         Tokenizer.learn(["ab", "\udc80"])
-
-
-# --- lines ---
-
-
-def test_lines(tmp_path: Path) -> None:
-    path = tmp_path / "lines"
-    path.write_bytes("\ufeffone\r\n\n \u2028two\x85\r\r\n\ufeffthree".encode())
-    assert list(read_lines(path)) == ["one", "", " \u2028two\x85\r", "\ufeffthree"]
-    path.write_bytes(b"")
-    assert list(read_lines(path)) == []
-
-
-@pytest.mark.parametrize(
-    ("content", "where"),
-    [
-        (b"fine\nfi\xffne\n", "lines:2: byte 3 of the line (0xff)"),
-        (b"fine\n\ncut \xe2\x82", "lines:3: byte 5 of the line (0xe2)"),
-        (b"\xc0\xaf", "lines:1: byte 1 of the line (0xc0)"),
-        (b"fine\n\xed\xb2\x80", "lines:2: byte 1 of the line (0xed)"),
-    ],
-)
-def test_invalid_utf8_is_refused_by_file_and_line(tmp_path: Path, content: bytes, where: str) -> None:
-    path = tmp_path / "lines"
-    path.write_bytes(content)
-    with pytest.raises(InputError) as caught:
-        list(read_lines(path))
-    assert str(caught.value).startswith(f"{tmp_path}/")
-    assert where in str(caught.value)
-
-
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing: no such file"):
-        list(read_lines(tmp_path / "nothing"))

@@ -22,14 +22,29 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def check_target(path: str | Path) -> Path:
+    """Follow links to the file that ``path`` stands for, and make sure that renaming onto it does no harm.
+
+    Raises:
+        InputError: It is a device or a pipe, which a rename would put a plain file in place of.
+    """
+    path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path}: a device or a pipe, not a file; choose another name to write to")
+    return path
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` on success, remove it on failure.
 
     Raises:
+        InputError: ``path`` is a device or a pipe.
         OSError: The folder cannot be written, or the disk is full; ``path`` keeps its former content.
     """
-    path = Path(path)
+    path = check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -20,6 +20,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from squeezebert.errors import InputError, require
 from squeezebert.files import read_json, write_json, write_text
+from squeezebert.lines import numbered_lines
 
 MAX_LENGTH = 512
 """Positions of the published models, tokens."""
@@ -113,7 +114,7 @@ class Tokenizer:
             tokens, settings = _read_tokenizer_json(where)
         elif "vocab.txt" in files:
             where = files["vocab.txt"]
-            tokens = list(read_lines(where))
+            tokens = [token for _, token in numbered_lines(where)]
         else:
             raise InputError(f"{source}: holds neither tokenizer.json nor vocab.txt")
         if "tokenizer_config.json" in files:
@@ -285,27 +286,6 @@ class Tokenizer:
         settings = {name: getattr(self._normalizer, ours) for name, ours in _CONFIG_NAMES.items()}
         config = {"tokenizer_class": "BertTokenizer", **settings, "model_max_length": MAX_LENGTH, **names}
         write_json(folder / "tokenizer_config.json", config)
-
-
-def read_lines(path: str | Path) -> Iterator[str]:
-    r"""Yield the lines of a UTF-8 file without their ends (``\n`` or ``\r\n``) and without a byte-order mark.
-
-    Raises:
-        InputError: The file is missing or not UTF-8; the message names file, line and byte.
-    """
-    path = Path(path)
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    with file:
-        for number, raw in enumerate(file, start=1):
-            try:
-                line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                byte = f"byte {error.start + 1} of the line (0x{error.object[error.start]:02x})"
-                raise InputError(f"{path}:{number}: {byte} is not UTF-8; save the file as UTF-8") from None
-            yield line.removesuffix("\n").removesuffix("\r")
 
 
 def _check_text(text: object, where: str) -> None:

@@ -77,7 +77,7 @@ def _rows(args: argparse.Namespace) -> Iterator[Row]:
     if args.input.name.endswith((".txt", ".txt.gz")):
         if args.pair_column is not None:
             raise InputError(f"{args.input}: a file of lines has no columns; use .tsv for pairs of texts")
-        from squeezebert.data.lines import numbered_lines
+        from squeezebert.lines import numbered_lines
 
         return ((line, None) for _, line in numbered_lines(args.input))
     from squeezebert.data.tables import Columns, iter_rows

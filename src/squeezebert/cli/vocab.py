@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from squeezebert.data.lines import numbered_lines
+from squeezebert.lines import numbered_lines
 from squeezebert.tokenizer import Tokenizer
 
 

@@ -19,10 +19,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from squeezebert.data.lines import numbered_lines
 from squeezebert.data.shards import sha256
 from squeezebert.data.tables import Columns, iter_rows
 from squeezebert.errors import InputError, require
+from squeezebert.lines import numbered_lines
 
 Boundary = Literal["blank-line", "file"]
 BOUNDARIES: tuple[Boundary, ...] = get_args(Boundary)

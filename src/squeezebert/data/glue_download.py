@@ -21,10 +21,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from squeezebert import __version__
-from squeezebert.data.lines import numbered_lines
 from squeezebert.data.tasks import GLUE, Task
 from squeezebert.errors import InputError
 from squeezebert.files import atomic_folder, read_json, write_json
+from squeezebert.lines import numbered_lines
 
 BASE_URL = "https://dl.fbaipublicfiles.com"
 

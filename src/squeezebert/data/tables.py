@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from squeezebert.data.examples import Example, Label
-from squeezebert.data.lines import lines_with_ends, numbered_lines
 from squeezebert.data.tasks import Kind, Task
 from squeezebert.errors import InputError, require
+from squeezebert.lines import lines_with_ends, numbered_lines
 
 RawLabel = str | int | float | list[Any] | None
 """A label as the file has it: text from CSV and TSV, any of these from JSON lines and parquet."""

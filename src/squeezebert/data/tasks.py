@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from squeezebert.data.examples import Example, Label
-from squeezebert.data.lines import numbered_lines
 from squeezebert.errors import InputError, require
+from squeezebert.lines import numbered_lines
 
 Kind = Literal["single_label", "multi_label", "regression"]
 

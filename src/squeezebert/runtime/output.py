@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from squeezebert.errors import InputError
-from squeezebert.files import read_json, write_json
+from squeezebert.files import check_target, read_json, write_json
 from squeezebert.runtime import Prediction
 
 FORMATS = (".jsonl", ".csv", ".tsv")
@@ -78,7 +78,7 @@ class PredictionFile:
         settings: Mapping[str, Any],
         resume: bool = False,
     ) -> None:
-        self._path = Path(path)
+        self._path = check_target(path)
         check_format(self._path)
         self.partial = self._path.with_name(f"{self._path.name}.partial")
         self._state = self._path.with_name(f"{self._path.name}.partial.json")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from squeezebert.data.lines import lines_with_ends, numbered_lines
 from squeezebert.errors import InputError
+from squeezebert.lines import lines_with_ends, numbered_lines
 
 zstandard = pytest.importorskip("zstandard")
 

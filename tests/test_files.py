@@ -1,0 +1,82 @@
+"""Outputs appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from squeezebert.errors import InputError, MissingExtraError, require
+from squeezebert.files import atomic_folder, atomic_path, read_json, write_json, write_text
+
+
+def test_a_failed_write_leaves_the_former_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file.txt"
+    write_text(path, "former")
+
+    def fail() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "former"
+    assert list(path.parent.iterdir()) == [path]
+    write_text(path, "later")
+    assert path.read_text() == "later"
+
+
+def test_a_failed_folder_leaves_the_former_one(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    with atomic_folder(folder) as temporary:
+        (temporary / "a").write_text("former")
+
+    def fail() -> None:
+        with atomic_folder(folder) as temporary:
+            (temporary / "b").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert [path.name for path in folder.iterdir()] == ["a"]
+    with atomic_folder(folder) as temporary:
+        (temporary / "b").write_text("later")
+    assert [path.name for path in folder.iterdir()] == ["b"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("target")
+    write_text(tmp_path / "link", "text")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_text() == "text"
+
+
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe"):
+        write_text(tmp_path / "pipe", "text")
+    assert not (tmp_path / "pipe").is_file()
+
+
+def test_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"é": [1.5, None]})
+    assert read_json(tmp_path / "a.json") == {"é": [1.5, None]}
+    with pytest.raises(ValueError, match="(?i)nan"):
+        write_json(tmp_path / "a.json", float("nan"))
+    assert read_json(tmp_path / "a.json") == {"é": [1.5, None]}
+    (tmp_path / "bad.json").write_text('{\n"a": }')
+    for name, words in (("bad.json", "bad.json:2"), ("none.json", "no such file")):
+        with pytest.raises(InputError, match=words):
+            read_json(tmp_path / name)
+    (tmp_path / "bytes.json").write_bytes(b"\xff")
+    with pytest.raises(InputError, match="UTF-8"):
+        read_json(tmp_path / "bytes.json")
+
+
+def test_a_missing_package_names_its_extra() -> None:
+    with pytest.raises(MissingExtraError, match=r"pip install 'squeezebert\[train\]'"):
+        require("no_such_package.inside", "train")
+    assert require("json", "train").dumps(1) == "1"
