@@ -64,7 +64,7 @@ def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
 def test_json(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"é": [1.5, None]})
     assert read_json(tmp_path / "a.json") == {"é": [1.5, None]}
-    with pytest.raises(ValueError, match="(?i)nan"):
+    with pytest.raises(ValueError, match=r"(?i)nan"):
         write_json(tmp_path / "a.json", float("nan"))
     assert read_json(tmp_path / "a.json") == {"é": [1.5, None]}
     (tmp_path / "bad.json").write_text('{\n"a": }')
