@@ -78,7 +78,7 @@ Start: {start}.
 
 | setting | value |
 | --- | --- |
-{_rows((f"`{name}`", f"`{value}`") for name, value in settings.items() if value not in (None, False))}
+{_rows((f"`{name}`", f"`{value}`") for name, value in settings.items() if value is not None and value is not False)}
 
 Ran on {device}, {platform.machine()}, with Python {platform.python_version()} and
 {", ".join(f"{name} {version}" for name, version in _versions().items())}.

@@ -22,6 +22,7 @@ from squeezebert.data.tasks import Kind, Task
 from squeezebert.errors import InputError
 from squeezebert.evaluation.metrics import LOWER_IS_BETTER, score
 from squeezebert.files import atomic_path, read_json, write_json, write_text
+from squeezebert.host import keep_freed_memory
 from squeezebert.model.config import SIZES, ModelConfig, ProblemType
 from squeezebert.model.heads import sequence_loss
 from squeezebert.model.squeezebert import initialize
@@ -96,6 +97,7 @@ def finetune(settings: FinetuneSettings, data: LabelledData | None = None) -> Fi
         KeyboardInterrupt: SIGINT or SIGTERM came; the state is saved.
         OSError: The output folder cannot be written, or the disk is full; states saved before are intact.
     """
+    keep_freed_memory()
     accelerator = make_accelerator(settings.device)
     output = settings.output
     if check_folder(output, resume=settings.resume):
