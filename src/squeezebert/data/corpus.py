@@ -11,6 +11,7 @@ import hashlib
 import html
 import importlib.metadata
 import json
+import logging
 import re
 import unicodedata
 import zlib
@@ -283,6 +284,10 @@ def _hub_documents(source: Source, settings: Settings) -> Iterator[str]:
         configuration, revision, rows_are_lines = rest or None, None, False
 
     def texts() -> Iterator[str]:
+        # It warns at each of six attempts; one line at the end says the same.
+        logger = logging.getLogger("huggingface_hub")
+        level = logger.level
+        logger.setLevel(logging.ERROR)
         try:
             rows = datasets.load_dataset(data_set, configuration, revision=revision, split="train", streaming=True)
             for row in rows:
@@ -297,6 +302,8 @@ def _hub_documents(source: Source, settings: Settings) -> Iterator[str]:
             raise InputError(
                 f"{source.name}: cannot be read from the hub ({reason}); check name and network, or give local files"
             ) from None
+        finally:
+            logger.setLevel(level)
 
     return _txt_documents(texts(), "file") if rows_are_lines else texts()
 
