@@ -174,10 +174,15 @@ def test_a_broken_run_goes_on_with_the_next_seed(
     chosen = settings(seeds=(1, 2), epochs=1)
     _interrupt_after_first_seed(chosen, monkeypatch)
     first = (tmp_path / "out" / "seed-1" / "model" / "model.safetensors").stat().st_mtime_ns
+    # What a process that is killed while saving leaves.
+    (tmp_path / "out" / "seed-1" / "model" / ".new-abc").mkdir()
+    (tmp_path / "out" / "seed-1" / "model" / ".new-abc" / "model.safetensors").write_bytes(b"half")
+    (tmp_path / "out" / ".model.safetensors.123.tmp").write_bytes(b"half")
     resumed = _run(settings(seeds=(1, 2), epochs=1, resume=True, save_every=3))
     assert (tmp_path / "out" / "seed-1" / "model" / "model.safetensors").stat().st_mtime_ns == first
     whole = _run(settings(seeds=(1, 2), epochs=1, output=tmp_path / "whole"))
     assert resumed.metrics["mean"] == whole.metrics["mean"]
+    assert not list(resumed.folder.rglob(".*"))
     for name in ("model.safetensors", "dev_predictions.jsonl"):
         assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
@@ -303,7 +308,7 @@ def test_a_disk_that_is_too_small_is_refused_before_work(tmp_path: Path, monkeyp
 
     monkeypatch.setattr("shutil.disk_usage", lambda path: Usage)
     check_space(tmp_path / "new", model, models=0)
-    with pytest.raises(InputError, match=r"0\.0 GB free"):
+    with pytest.raises(InputError, match="10 MB free, but the run needs 10 MB"):
         check_space(tmp_path / "new", model, models=1)
 
 

@@ -35,7 +35,7 @@ from squeezebert.training.loop import Interrupted, LoopSettings, fit, make_accel
 from squeezebert.training.losses import ClassificationLoss, forward, unwrapped
 from squeezebert.training.optimizer import build_optimizer
 from squeezebert.training.progress import Figures, read_log, say
-from squeezebert.training.run_folder import METRICS, SETTINGS, begin, check_folder, check_space
+from squeezebert.training.run_folder import METRICS, SETTINGS, begin, check_folder, check_space, remove_leftovers
 from squeezebert.training.schedule import Phase
 from squeezebert.training.settings import FinetuneSettings
 from squeezebert.training.state import Evaluation
@@ -123,6 +123,7 @@ def finetune(settings: FinetuneSettings, data: LabelledData | None = None) -> Fi
     fingerprints = {name: examples.fingerprint() for name, examples in {"train": train, **dev}.items()}
     begin(output, decisive, fingerprints, write=accelerator.is_main_process)
     if accelerator.is_main_process:
+        remove_leftovers(output)
         for line in [*(f"{data.task.name}: {note}" for note in data.notes), f"model: {start}"]:
             say(line)
         if train.truncated:

@@ -57,7 +57,7 @@ def check_space(output: Path, model: nn.Module, *, models: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise InputError(
-            f"{existing}: {free / 1e9:.1f} GB free, but the run needs {needed / 1e9:.1f} GB; "
+            f"{existing}: {free / 1e6:,.0f} MB free, but the run needs {needed / 1e6:,.0f} MB; "
             "make room, or choose a folder on another disk"
         )
 
@@ -93,6 +93,16 @@ def begin(output: Path, settings: Mapping[str, Any], data: Mapping[str, str], *,
                 f"{path}: the {name} data (or their vocabulary) are not those that the run began with; "
                 f"bring them back, {remedy}"
             )
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove what a killed process was just writing: files and folders under temporary names, anywhere in a run."""
+    for pattern in (".*.tmp", ".*.old", ".new-*"):
+        for leftover in [*output.rglob(pattern)]:
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def _existing(folder: Path) -> Path:
