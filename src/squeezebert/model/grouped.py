@@ -68,7 +68,8 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1, for
     """
     if form == "auto":
         form = fastest_form(x)
-    if form == "conv":
+    # A convolution of nothing is refused: no token of a batch may have been masked.
+    if form == "conv" and x.numel():
         return _conv(x, weight, bias, groups)
     if groups == 1:
         return F.linear(x, weight, bias)

@@ -67,9 +67,9 @@ def fill_mask(loaded: Loaded, text: str, *, top: int = 5) -> list[list[Guess]]:
         raise InputError('the text has no gap; write [MASK] in place of a word, as in "the capital of [MASK] is paris"')
     with torch.inference_mode():
         logits = loaded.model(ids_1T, masked_positions=gaps).logits.float()
-    # Rows that only pad the vocabulary are minus infinity, and the special tokens are no words.
-    logits[:, sorted(tokenizer.special_ids)] = float("-inf")
-    best = logits.softmax(-1).topk(min(top, tokenizer.vocab_size - len(tokenizer.special_ids)))
+        # The special tokens are no words; rows that only pad the vocabulary are minus infinity already.
+        logits[:, sorted(tokenizer.special_ids)] = float("-inf")
+        best = logits.softmax(-1).topk(min(top, tokenizer.vocab_size - len(tokenizer.special_ids)))
     return [
         [Guess(tokenizer.id_to_token(index) or "", probability) for index, probability in zip(*columns, strict=True)]
         for columns in zip(best.indices.tolist(), best.values.tolist(), strict=True)
