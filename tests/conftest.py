@@ -53,3 +53,34 @@ def save_classifier(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 def classifier_folder(save_classifier: Callable[..., Path]) -> Path:
     """A tiny classifier of single texts: negative or positive."""
     return save_classifier()
+
+
+LETTERS = list("abcdefghijklmnop")
+"""Words of :func:`pretraining_corpus`."""
+
+
+@pytest.fixture(scope="session")
+def pretraining_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus whose documents go through the alphabet, "c c c . d d ."
+
+    Neighbours tell a masked word, and the passage of the earlier letters comes first.
+    """
+    import numpy as np
+
+    from squeezebert.data.shards import CorpusWriter
+    from squeezebert.tokenizer import Tokenizer
+
+    folder = tmp_path_factory.mktemp("corpus")
+    tokenizer = Tokenizer.from_vocab(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", *LETTERS])
+    tokenizer.save(folder)
+    draw = np.random.default_rng(0)
+    with CorpusWriter(folder, tokenizer.vocab_size) as writer:
+        for index in range(120):
+            lengths = draw.integers(2, 7, draw.integers(4, 16)).tolist()
+            first = draw.integers(17 - len(lengths))
+            ids = [
+                id for sentence, words in enumerate(lengths, start=6 + first) for id in [sentence] * (words - 1) + [5]
+            ]
+            writer.add("held_out" if index % 5 == 0 else "train", ids, lengths)
+        writer.finish(vocabulary={"size": tokenizer.vocab_size, "sha256": ""})
+    return folder

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from squeezebert.errors import InputError
+from squeezebert.model.config import SIZES
+from squeezebert.training.recipes import PhaseRecipe, Recipe, load_recipe, recipe_names
+from squeezebert.training.schedule import Schedule
+from squeezebert.training.settings import describe_fields
+from squeezebert.training.speed import training_flops
+
+
+def test_recipes_of_the_package() -> None:
+    assert recipe_names() == ["laptop", "one-gpu-1h", "one-gpu-24h", "paper"]
+
+
+def test_paper_is_the_model_card_s() -> None:
+    paper = load_recipe("paper")
+    assert paper.optimizer == "lamb"
+    assert [(p.steps, p.length, p.batch_size, p.learning_rate, p.warmup_proportion) for p in paper.phases] == [
+        (56_000, 128, 8192, 2.5e-3, 0.28),
+        (6_000, 512, 8192, 2.5e-3, 0.28),
+    ]
+    schedule = Schedule([phase.schedule() for phase in paper.phases])
+    rates = {step: schedule.learning_rate_at(step) for step in (0, 15_679, 15_680, 15_681, 55_999, 56_000, 57_680)}
+    assert max(rates.values()) == rates[15_680] == rates[57_680] == 2.5e-3
+    assert rates[0] == rates[56_000] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("laptop", "small"), ("one-gpu-1h", "small"), ("one-gpu-24h", "base"), ("paper", "base")]
+)
+def test_description_states_steps_tokens_and_flop(name: str, size: str) -> None:
+    recipe = load_recipe(name)
+    flops = sum(
+        phase.steps
+        * phase.batch_size
+        * training_flops(SIZES[size], length=phase.length, masking_rate=0.15, mlm_only=False)
+        for phase in recipe.phases
+    )
+    stated = re.search(r"([\d,]+) steps, ([\d.]+) ([MG]) tokens, ([\d.e]+) FLOP", recipe.description)
+    assert stated is not None
+    assert int(stated[1].replace(",", "")) == recipe.steps
+    assert float(stated[2]) * {"M": 1e6, "G": 1e9}[stated[3]] == pytest.approx(recipe.tokens, rel=0.01)
+    assert float(stated[4]) == pytest.approx(flops, rel=0.03)
+    assert "`" + size + "`" in recipe.description
+
+
+def test_every_field_is_described() -> None:
+    for settings in (Recipe, PhaseRecipe):
+        assert set(describe_fields(settings)) == set(settings.__dataclass_fields__)
+
+
+def test_changes_by_name_and_place() -> None:
+    changes = ["phases.1.steps=10", "seed = 7", "optimizer=adamw", "clip=0", "compile=true", 'precision="bf16"']
+    recipe = load_recipe("paper", changes)
+    assert (recipe.phases[0].steps, recipe.phases[1].steps) == (56_000, 10)
+    assert (recipe.seed, recipe.optimizer, recipe.clip, recipe.compile, recipe.precision) == (
+        7,
+        "adamw",
+        0.0,
+        True,
+        "bf16",
+    )
+    assert isinstance(recipe.clip, float)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("steps=1", r"steps is unknown; the names are description, phases, .*"),
+        ("phases.0.rate=1", r"phases\.0\.rate is unknown; the names are steps, .*"),
+        ("phases.2.steps=1", r"--set phases\.2\.steps: there is no phases\.2 in the recipe"),
+        ("phases.x.steps=1", r"--set phases\.x\.steps: there is no phases\.x in the recipe"),
+        ("phase.0.steps=1", r"--set phase\.0\.steps: there is no phase in the recipe"),
+        ("seed.x=1", r"--set seed\.x: there is no seed in the recipe"),
+        ("phases.0=1", r"--set phases\.0: name a field, such as phases\.0\.steps"),
+        ("phases.0.steps=0", r"schedule: steps must be at least 1, not 0"),
+        ("phases.0.steps=1.5", r"recipe: phases\.0\.steps must be a whole number, not 1\.5"),
+        ("phases.0.length=4", r"recipe: length must be at least 8, not 4"),
+        ("phases.0.batch_size=true", r"recipe: phases\.0\.batch_size must be a whole number, not True"),
+        ("phases=3", r"recipe: phases must be a list of tables.*"),
+        ("phases=[]", r"recipe: phases must hold at least one phase"),
+        ("optimizer=sgd", r"recipe: optimizer must be one of lamb, adamw, not 'sgd'"),
+        ("compile=1", r"recipe: compile must be true or false, not 1"),
+        ("dropout=1", r"recipe: dropout must be at least 0 and below 1, not 1\.0"),
+        ("masking_rate=2", r"masking: rate must lie between 0 and 1, not 2\.0"),
+        ("seed", r"--set seed: write key=value"),
+    ],
+)
+def test_wrong_changes_are_refused_in_one_line(change: str, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        load_recipe("paper", [change])
+    assert re.fullmatch(r"(recipe: )?" + message, str(error.value))
+
+
+def test_own_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('description = "x"\n[[phases]]\nsteps = 1\nlength = 16\nbatch_size = 2\nlearning_rate = 1e-3\n')
+    assert load_recipe(str(path)).tokens == 32
+    path.write_text('description = "x"\n[[phases]]\nsteps = 1\nlength = 16\nlearning_rate = 1e-3\n')
+    with pytest.raises(InputError, match=r"^recipe: phases\.0\.batch_size is missing$"):
+        load_recipe(str(path))
+    path.write_text("description = ")
+    with pytest.raises(InputError, match=r"mine\.toml: not valid TOML \("):
+        load_recipe(str(path))
+    with pytest.raises(InputError, match=r"recipe 'nothing' is unknown; use one of laptop, .*paper, or a \.toml file"):
+        load_recipe("nothing")
