@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import os
+import re
+import shlex
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +14,7 @@ import pytest
 
 from squeezebert.cli import build_parser, main
 from squeezebert.training.losses import ClassificationLoss
+from squeezebert.training.settings import FinetuneSettings
 
 
 @pytest.fixture
@@ -135,3 +139,16 @@ def test_help_tells_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Passes over the training data (3)" in said
     assert "Learning rate at its peak (3e-05)" in said
     assert "biases and norms never decay (0.0)" in said
+
+
+def test_the_commands_of_the_docs_are_understood() -> None:
+    docs = Path(__file__).parents[2] / "docs" / "finetuning.md"
+    commands = re.findall(r"^    .*?(?:squeezebert )(finetune .*)$", docs.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        parsed = vars(build_parser("finetune").parse_args(shlex.split(command)))
+        names = [field.name for field in dataclasses.fields(FinetuneSettings)]
+        FinetuneSettings(**{name: parsed[name] for name in names})
+    example = next(command for command in commands if "mrpc" in command)
+    for flag in ("squeezebert/squeezebert-mnli-headless", "--epochs 10", "--learning-rate 3e-5", "--batch-size 16"):
+        assert flag in example

@@ -58,7 +58,7 @@ def _default_text(default: Any) -> str:
 def run(args: argparse.Namespace) -> None:
     """Finetune, and print the scores."""
     values = {field.name: getattr(args, field.name) for field in dataclasses.fields(FinetuneSettings)}
-    settings = FinetuneSettings(**values | {"seeds": tuple(args.seeds)})
+    settings = FinetuneSettings(**values)
     require("torch", "train")
     require("accelerate", "train")
     from squeezebert.training.finetune import finetune

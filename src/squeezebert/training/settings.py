@@ -85,6 +85,11 @@ class FinetuneSettings:
     """Go on with an interrupted run in --output, under the same settings."""
 
     def __post_init__(self) -> None:
+        # Python callers may give strings for paths, and a list of seeds.
+        for name in ("output", "data_dir", "train", "dev"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, Path(getattr(self, name)))
+        object.__setattr__(self, "seeds", tuple(self.seeds))
         if self.task is not None and self.train is not None:
             raise InputError("settings: give either task, for GLUE, or train, for a table of your own; not both")
         if self.task is not None:
