@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squeezebert.data.collate import collate, length_batches, sorted_batches
+from squeezebert.data.collate import collate, length_batches, places_to_compute, sorted_batches
 from squeezebert.tokenizer import Encoding
 
 
@@ -41,6 +41,24 @@ def test_token_indices_name_the_tokens_that_are_not_padding() -> None:
     assert batch.token_indices is not None
     assert batch.token_indices.tolist() == [0, 1, 2, 4, 8, 9]
     assert batch.input_ids.reshape(-1)[batch.token_indices].tolist() == [5, 6, 7, 8, 9, 10]
+
+
+def test_places_hold_every_token_and_come_in_few_numbers() -> None:
+    generator = np.random.default_rng(0)
+    numbers = set()
+    for _ in range(2000):
+        lengths = generator.integers(2, generator.integers(3, 130), size=generator.integers(1, 33))
+        mask = (np.arange(-(-lengths.max() // 8) * 8) < lengths[:, None]).astype(np.int64)
+        places = places_to_compute(mask)
+        if places is None:
+            places = np.arange(mask.size)
+            assert mask.sum() > mask.size * 15 / 17
+        assert (np.diff(places) > 0).all()
+        assert mask.ravel()[places].sum() == lengths.sum()
+        assert len(places) <= lengths.sum() * 17 / 16 or len(places) == mask.size
+        if len(places) < mask.size:
+            numbers.add(len(places))
+    assert len(numbers) <= 16 * 12  # sixteen to an octave, up to 4096
 
 
 def test_a_padding_id_inside_a_text_is_a_token() -> None:

@@ -34,8 +34,8 @@ class Batch:
     labels: NDArray[Any] | None
     """Class indices int64 ``[B]``, values float32 ``[B]``, or 0 and 1 as float32 ``[B, K]``; None: unlabelled."""
     token_indices: Int64 | None
-    """Positions ``b * T + t`` of the tokens that are not padding, ascending, for a model that skips padding; None:
-    not asked for. *Shape:* ``[N]``."""
+    """Places ``b * T + t`` that a model which skips padding computes, ascending: every token, and a little padding
+    (:func:`places_to_compute`); None: the whole grid. *Shape:* ``[N]``."""
     indices: Int64
     """Positions of the examples in their data set. *Shape:* ``[B]``."""
 
@@ -80,7 +80,7 @@ def collate(
         attention_mask=real_BT.astype(np.int64),
         token_type_ids=token_type_ids,
         labels=None if labels is None else _label_array(labels),
-        token_indices=np.flatnonzero(real_BT) if unpad else None,
+        token_indices=places_to_compute(real_BT) if unpad else None,
         indices=np.asarray(indices, dtype=np.int64),
     )
 
@@ -89,6 +89,27 @@ def _label_array(labels: Sequence[Label]) -> NDArray[Any]:
     """Class indices stay whole, as cross-entropy wants them; values and multi-hot rows become float32."""
     whole = all(isinstance(label, (int, np.integer)) for label in labels)
     return np.asarray(labels, dtype=np.int64 if whole else np.float32)
+
+
+def places_to_compute(real_BT: NDArray[Any]) -> Int64 | None:
+    """Choose the places of a padded grid that position-wise layers compute.
+
+    They are those of the tokens, and as much padding as makes their number one of sixteen to an octave. oneDNN compiles
+    a kernel for each number that it meets, of half a megabyte and some milliseconds, and keeps a thousand of them.
+
+    Args:
+        real_BT: True, or 1, where a token is. *Shape:* ``[B, T]``
+
+    Returns:
+        Places ``b * T + t``, ascending, ``[N]``; None where they would be the whole grid.
+    """
+    real = int(real_BT.sum())
+    step = 1 << max(0, real.bit_length() - 5)
+    count = -(-real // step) * step
+    if count >= real_BT.size:
+        return None
+    # A stable sort of "is padding" puts the tokens first, then the padding in order.
+    return np.sort(np.argsort(real_BT.ravel() == 0, kind="stable")[:count])
 
 
 _BATCHES_PER_CHUNK = 50

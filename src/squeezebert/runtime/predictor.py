@@ -119,9 +119,8 @@ class Predictor:
         logits = np.empty((len(window), len(self.engine.labels)), dtype=np.float32)
         for indices in sorted_batches([len(encoding.input_ids) for encoding in encodings], self.batch_size):
             # Few widths, so that what an engine prepares for each (kernels, plans) stays small.
-            batch = collate(
-                [encodings[i] for i in indices], indices=indices, pad_id=self.tokenizer.pad_id, pad_to_multiple=8
-            )
+            rows = [encodings[i] for i in indices]
+            batch = collate(rows, indices=indices, pad_id=self.tokenizer.pad_id, pad_to_multiple=8, unpad=True)
             logits[indices] = self.engine.run(batch)
         return logits
 

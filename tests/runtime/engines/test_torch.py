@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from squeezebert.errors import InputError
-from squeezebert.runtime.engines.torch import TorchEngine, _places
+from squeezebert.runtime.engines.torch import TorchEngine
 from squeezebert.runtime.predictor import Predictor
 
 # One rounding error of each of the model's products, sums of at most 256 terms, through two layers whose norms keep
@@ -44,24 +44,6 @@ def test_a_text_alone_equals_itself_in_a_batch(classifier_folder: Path, batch_si
     together = np.stack(list(predictor.logits((row, None) for row in rows)))
     alone = np.stack([next(predictor.logits([(row, None)])) for row in rows])
     np.testing.assert_allclose(together, alone, atol=TOLERANCE)
-
-
-def test_places_hold_every_token_and_come_in_few_numbers() -> None:
-    generator = np.random.default_rng(0)
-    numbers = set()
-    for _ in range(2000):
-        lengths = generator.integers(2, generator.integers(3, 130), size=generator.integers(1, 33))
-        mask = (np.arange(-(-lengths.max() // 8) * 8) < lengths[:, None]).astype(np.int64)
-        places = _places(mask)
-        if places is None:
-            places = np.arange(mask.size)
-            assert mask.sum() > mask.size * 15 / 17
-        assert (np.diff(places) > 0).all()
-        assert mask.ravel()[places].sum() == lengths.sum()
-        assert len(places) <= lengths.sum() * 17 / 16 or len(places) == mask.size
-        if len(places) < mask.size:
-            numbers.add(len(places))
-    assert len(numbers) <= 16 * 12  # sixteen to an octave, up to 4096
 
 
 def test_order_is_kept_for_shuffled_lengths(classifier_folder: Path) -> None:

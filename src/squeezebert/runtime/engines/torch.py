@@ -105,12 +105,11 @@ class TorchEngine:
         def to_device(array: NDArray[np.int64]) -> torch.Tensor:
             return torch.from_numpy(array).to(self._device)
 
-        places = _places(batch.attention_mask)
         logits = self._model(
             to_device(batch.input_ids),
             None if batch.attention_mask.all() else to_device(batch.attention_mask),
             to_device(batch.token_type_ids),
-            token_indices=None if places is None else to_device(places),
+            token_indices=None if batch.token_indices is None else to_device(batch.token_indices),
         ).logits
         array: NDArray[np.float32] = logits.float().cpu().numpy()
         return array
@@ -123,21 +122,6 @@ class TorchEngine:
             OSError: It cannot be written, or the disk is full.
         """
         checkpoint.save(self._model, folder, tokenizer=tokenizer, extra=self._extra)
-
-
-def _places(attention_mask_BT: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """Where the tokens stand that the position-wise layers compute, ``b * T + t``; None: on the whole grid.
-
-    These are the real ones, and as much padding as makes their number one of sixteen to an octave. oneDNN compiles a
-    kernel for each number that it meets and keeps a thousand of them, some 100 kB each.
-    """
-    real = int(attention_mask_BT.sum())
-    step = 1 << max(0, real.bit_length() - 5)
-    count = -(-real // step) * step
-    if count >= attention_mask_BT.size:
-        return None
-    # A stable sort of "is padding" puts the real ones first, then the padding in order.
-    return np.sort(np.argsort(attention_mask_BT.ravel() == 0, kind="stable")[:count])
 
 
 def _device(name: str) -> torch.device:
