@@ -132,7 +132,7 @@ class Reporter:
         ]
         if "model_flop_utilisation" in figures:
             parts.append(f"{figures['model_flop_utilisation']:.0%} of peak FLOP/s")
-        return "  ".join([*parts, *([self._figures] if self._figures else []), f"{duration(left)} left"])
+        return "  ".join([*parts, f"{duration(left)} left", *([self._figures] if self._figures else [])])
 
     def _show(self, line: str) -> None:
         if self._terminal:
