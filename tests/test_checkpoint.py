@@ -193,6 +193,13 @@ def test_the_published_vocabulary_has_fewer_tokens_than_the_embedding_has_rows(
     assert (scores[..., vocab.vocab_size :] == float("-inf")).all()
 
 
+def test_a_vocabulary_far_too_small_is_another_models(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *WORDS]))
+    save(HEADS["encoder"](SIZES["tiny"]), tmp_path / "model")
+    with pytest.raises(InputError, match="wrong vocabulary: 15 tokens, but the model was made for 2048"):
+        load(tmp_path / "model", "encoder", vocab=tmp_path / "vocab.txt")
+
+
 def test_the_published_mnli_checkpoint_gives_its_published_scores() -> None:
     hub = pytest.importorskip("huggingface_hub")
     repo = "squeezebert/squeezebert-mnli"
@@ -625,7 +632,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         )[0],
         ": wrong vocabulary: 15 tokens, but the model was made for 20",
     ),
-    "no vocabulary at all": (lambda f: (f / "vocab.txt").write_bytes(b"\x00\x01"), "/vocab.txt: no BERT vocabulary"),
+    "no vocabulary at all": (lambda f: (f / "vocab.txt").write_bytes(b"\x00\x01"), "/vocab.txt:1: holds a NUL byte"),
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from squeezebert.errors import InputError, MissingExtraError, require
-from squeezebert.files import atomic_folder, atomic_path, read_json, write_json, write_text
+from squeezebert.files import atomic_folder, atomic_path, read_json, staged_files, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_former_file(tmp_path: Path) -> None:
@@ -45,6 +45,42 @@ def test_a_failed_folder_leaves_the_former_one(tmp_path: Path) -> None:
         (temporary / "b").write_text("later")
     assert [path.name for path in folder.iterdir()] == ["b"]
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_files_are_staged_in_a_folder_that_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    (folder / "other").write_text("stays")
+    for target, text in ((link, "one"), (Path(), "two")):
+        monkeypatch.chdir(folder)
+        with staged_files(target, last="a") as staging:
+            (staging / "a").write_text(text)
+            (staging / "b").write_text(text)
+            assert not any(path.is_file() and path.read_text() == text for path in folder.iterdir())
+        assert sorted(path.name for path in folder.iterdir()) == ["a", "b", "other"]
+        assert (folder / "a").read_text() == text
+
+    def fail() -> None:
+        with staged_files(folder, last="a") as staging:
+            (staging / "a").write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert (folder / "a").read_text() == "two"
+    assert sorted(path.name for path in folder.iterdir()) == ["a", "b", "other"]
+    assert link.is_symlink()
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    with atomic_folder(tmp_path / "link") as temporary:
+        (temporary / "a").write_text("text")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "folder" / "a").read_text() == "text"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link"]
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:

@@ -6,14 +6,10 @@ with an index) and, mostly, a vocabulary. Published names appear in :mod:`squeez
 
 from __future__ import annotations
 
-import errno
-import os
 import re
-import shutil
-import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from squeezebert.errors import InputError, require
-from squeezebert.files import atomic_folder, read_json, write_json
+from squeezebert.files import atomic_folder, read_json, safetensors_errors, staged_files, write_json
 from squeezebert.model import hf
 from squeezebert.model.config import SIZES, ModelConfig
 from squeezebert.model.heads import HEADS
@@ -35,6 +31,7 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Names of weight files, the first present being read; with ``.index.json`` appended, the index of their shards."""
 VOCABULARIES = ("tokenizer.json", "vocab.txt")
 _EXTRA = "squeezebert"  # the key of config.json under which other rooms keep what transformers has no field for
+_MOST_PADDING = 128  # rows by which a word embedding is rounded up, at the most; a vocabulary lacking more is another's
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 
 
@@ -431,7 +428,8 @@ def _fit_vocabulary(config: ModelConfig, tokenizer: Tokenizer | None, where: str
     if tokenizer is None:
         return config
     tokens = tokenizer.vocab_size
-    if tokens > config.vocab_size or config.real_vocab_size not in (None, tokens):
+    padding = config.vocab_size - tokens
+    if not 0 <= padding < _MOST_PADDING or config.real_vocab_size not in (None, tokens):
         rows = config.vocab_size if config.real_vocab_size is None else config.real_vocab_size
         raise InputError(f"{where}: wrong vocabulary: {tokens} tokens, but the model was made for {rows}")
     return config.replace(real_vocab_size=tokens)
@@ -450,41 +448,18 @@ def _write(
     if extra:
         values[_EXTRA] = dict(extra)
 
-    def fill(target: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; give a folder to write to")
+    # In a folder that exists other files stay; a new one appears whole or not at all.
+    with staged_files(folder, last=CONFIG) if folder.exists() else atomic_folder(folder) as target:
         write_json(target / CONFIG, values)
         if tokenizer is not None:
             tokenizer.save(target)
         weights = target / WEIGHTS[0]
-        try:
+        with safetensors_errors(folder / WEIGHTS[0]):
             save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, weights, {"format": "pt"})
-        except SafetensorError as error:
-            code = re.search(r"os error (\d+)", str(error))
-            number = int(code.group(1)) if code else errno.EIO
-            raise OSError(number, os.strerror(number), str(folder / WEIGHTS[0])) from None
         # safetensors writes for the owner alone; the other files follow the user's umask.
         weights.chmod((target / CONFIG).stat().st_mode)
-
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; give a folder to write to")
-    if folder.exists() and any(folder.iterdir()):
-        _replace_files(folder, fill)
-    else:
-        with atomic_folder(folder) as temporary:
-            fill(temporary)
-
-
-def _replace_files(folder: Path, fill: Callable[[Path], None]) -> None:
-    """Fill a folder inside ``folder``, then rename its files into place, the config last."""
-    staging = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
-    try:
-        fill(staging)
-        for file in sorted(staging.iterdir(), key=lambda file: (file.name == CONFIG, file.name)):
-            descriptor = os.open(file, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
-            file.replace(folder / file.name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from squeezebert.errors import InputError
 
 
 def _sync(path: Path) -> None:
-    """Flush one file or folder entry to disk, so that a rename never exposes an empty file after a power cut."""
+    """Flush a file, or the names in a folder, to the disk: a rename must not outlive the content in a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -51,6 +56,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
+        _sync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -58,12 +64,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Give a temporary folder beside ``path``; on success it replaces ``path``, which may exist, in one rename.
+    """Give a temporary folder beside ``path``; on success it takes the place of ``path``, with all that it held.
+
+    A new folder appears in one rename. One that exists is first renamed out of the way; where a kill comes just between
+    the two renames, it stays beside, under a name with ``.old``.
 
     Raises:
         OSError: The folder cannot be written, or the disk is full; ``path`` keeps its former content.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     former = path.with_name(f".{path.name}.{os.getpid()}.old")
@@ -77,10 +86,43 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         if path.exists():
             path.rename(former)
         temporary.rename(path)
+        _sync(path.parent)
         shutil.rmtree(former, ignore_errors=True)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextmanager
+def staged_files(folder: str | Path, *, last: str) -> Iterator[Path]:
+    """Give a temporary folder inside ``folder``, which exists; on success its files are renamed into ``folder``.
+
+    Other files of ``folder`` stay. The file named ``last`` comes last, so that it vouches for the others.
+
+    Raises:
+        OSError: The folder cannot be written, or the disk is full; ``folder`` keeps its former content.
+    """
+    folder = Path(folder).resolve()
+    staging = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
+    try:
+        yield staging
+        for file in sorted(staging.iterdir(), key=lambda file: (file.name == last, file.name)):
+            _sync(file)
+            file.replace(folder / file.name)
+        _sync(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def safetensors_errors(path: str | Path) -> Iterator[None]:
+    """Turn what safetensors says of a full disk into the system's own error, naming ``path``."""
+    try:
+        yield
+    except SafetensorError as error:
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found.group(1)) if found else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from None
 
 
 def write_text(path: str | Path, text: str) -> None:

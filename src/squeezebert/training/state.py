@@ -7,12 +7,8 @@ stands for the position in the data and for every random number generator.
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -22,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from squeezebert.errors import InputError
-from squeezebert.files import atomic_folder, read_json, write_json
+from squeezebert.files import atomic_folder, read_json, safetensors_errors, write_json
 
 KEPT = 2
 """Newest states that stay, where nothing else is said; older ones are removed."""
@@ -100,7 +96,7 @@ def save_state(
     moments = optimizer.state_dict()
     for index, values in moments["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
-    with atomic_folder(path) as temporary, _disk_errors(path):
+    with atomic_folder(path) as temporary, safetensors_errors(path):
         save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, temporary / "state.safetensors")
         write_json(temporary / "state.json", {"progress": asdict(progress), "groups": moments["param_groups"]})
     for former in _states(folder)[:-kept]:
@@ -147,14 +143,3 @@ def latest_state(folder: Path) -> Path | None:
 def _states(folder: Path) -> list[Path]:
     """Complete states, oldest first."""
     return sorted(path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name))
-
-
-@contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
-    """Turn what safetensors says of a full disk into the system's own error."""
-    try:
-        yield
-    except SafetensorError as error:
-        found = re.search(r"os error (\d+)", str(error))
-        number = int(found.group(1)) if found else errno.EIO
-        raise OSError(number, os.strerror(number), str(path)) from None
