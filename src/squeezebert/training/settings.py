@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import operator
 import shlex
 import textwrap
+import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from squeezebert.errors import InputError
 
@@ -22,7 +24,8 @@ class FinetuneSettings:
     """Everything that decides a finetuning run.
 
     Raises:
-        InputError: A value is out of range, or two do not go together; the message names the field.
+        InputError: A value is of the wrong type or out of range, or two do not go together; the message names the
+            field.
     """
 
     model: str
@@ -85,16 +88,16 @@ class FinetuneSettings:
     """Go on with an interrupted run in --output, under the same settings."""
 
     def __post_init__(self) -> None:
-        # Python callers may give strings for paths, and a list of seeds.
-        for name in ("output", "data_dir", "train", "dev"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, Path(getattr(self, name)))
-        object.__setattr__(self, "seeds", tuple(self.seeds))
+        for name, kind in get_type_hints(type(self)).items():
+            object.__setattr__(self, name, _convert(name, kind, getattr(self, name)))
         if self.task is not None and self.train is not None:
             raise InputError("settings: give either task, for GLUE, or train, for a table of your own; not both")
         if self.task is not None:
             for name in ("dev", "pair_column", "regression", "multi_label"):
                 if getattr(self, name):
+                    raise InputError(f"settings: {name} goes with train, not with a GLUE task; leave it out")
+            for name, usual in (("text_column", "text"), ("label_column", "label")):
+                if getattr(self, name) != usual:
                     raise InputError(f"settings: {name} goes with train, not with a GLUE task; leave it out")
         elif self.data_dir is not None:
             raise InputError("settings: data_dir goes with a GLUE task; name it with task")
@@ -105,7 +108,7 @@ class FinetuneSettings:
         _check("learning_rate", self.learning_rate, 0 < self.learning_rate < 1, "above 0 and below 1")
         _check("warmup_proportion", self.warmup_proportion, 0 <= self.warmup_proportion <= 1, "within 0..1")
         _check("dropout", self.dropout, 0 <= self.dropout < 1, "at least 0 and below 1")
-        _check("evaluate_every", self.evaluate_every, self.evaluate_every > 0, "above 0")
+        _check("evaluate_every", self.evaluate_every, 0 < self.evaluate_every < float("inf"), "above 0")
         for name in ("power", "weight_decay", "clip", "patience"):
             value = getattr(self, name)
             _check(name, value, 0 <= value < float("inf"), "at least 0")
@@ -113,8 +116,10 @@ class FinetuneSettings:
         if self.max_length is not None:
             _check("max_length", self.max_length, self.max_length >= 5, "at least 5")
         _check("accumulation", self.accumulation, self.accumulation <= self.batch_size, "no more than batch_size")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
-            raise InputError(f"settings: seeds must be different whole numbers from 0 on, not {list(self.seeds)}")
+        if len(set(self.seeds)) < max(1, len(self.seeds)) or not all(0 <= seed < 1 << 64 for seed in self.seeds):
+            raise InputError(
+                f"settings: seeds must be different whole numbers from 0 to 2**64 - 1, not {list(self.seeds)}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """What decides the outcome, by name, ready for JSON: all but where it goes and how often it is saved."""
@@ -146,7 +151,57 @@ class FinetuneSettings:
         return shlex.join(words)
 
 
-def _check(name: str, value: float, fine: bool, rule: str) -> None:
+def _convert(name: str, kind: Any, value: Any) -> Any:
+    """A field's value as its type has it: Python callers also give strings for paths, and numbers of NumPy.
+
+    Raises:
+        InputError: The value is nothing of that type.
+    """
+    if isinstance(kind, types.UnionType):
+        if value is None:
+            return None
+        kind = next(part for part in get_args(kind) if part is not types.NoneType)
+    if get_origin(kind) is Literal:
+        _check(name, value, value in get_args(kind), f"one of {', '.join(get_args(kind))}")
+        return value
+    convert, what = _CONVERSIONS[get_origin(kind) or kind]
+    try:
+        return convert(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"settings: {name} must be {what}, not {' '.join(repr(value).split()):.80}") from None
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool):
+        raise TypeError
+    return operator.index(value)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, (bool, str)):
+        raise TypeError
+    return float(value)
+
+
+def _truth(value: Any) -> bool:
+    # NumPy has a type of its own.
+    if type(value).__name__ not in ("bool", "bool_"):
+        raise TypeError
+    return bool(value)
+
+
+_CONVERSIONS: dict[Any, tuple[Any, str]] = {
+    int: (_whole, "a whole number"),
+    float: (_number, "a number"),
+    bool: (_truth, "True or False"),
+    str: (lambda value: str(value if isinstance(value, str) else Path(value)), "a string"),
+    Path: (Path, "a path"),
+    tuple: (lambda values: tuple(_whole(value) for value in values), "a list of whole numbers, such as [1, 2, 3]"),
+}
+"""Type -> what converts to it, and what it is called."""
+
+
+def _check(name: str, value: Any, fine: bool, rule: str) -> None:
     if not fine:
         raise InputError(f"settings: {name} must be {rule}, not {value}")
 
