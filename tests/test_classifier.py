@@ -133,6 +133,19 @@ def test_fit_on_pairs_with_several_labels() -> None:
     assert isinstance(classifier.predict("good", "bad").label, tuple)
 
 
+def test_labels_that_are_numbers_come_back_as_names() -> None:
+    classifier = Classifier("tiny").fit(GOOD + BAD, np.array([0] * 6 + [1] * 6), **SETTINGS | {"epochs": 1})
+    assert classifier.labels == ("0", "1")
+    assert classifier.predict("a good film").label in ("0", "1")
+
+
+def test_dev_texts_that_are_learned_from_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ["a", "b"] * 3
+    settings = SETTINGS | {"epochs": 1, "output": tmp_path / "run"}
+    Classifier("tiny").fit(GOOD, labels, dev=([*GOOD[:2], "new"], ["a", "b", "a"]), **settings)
+    assert "2 rows also occur in train" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("texts", "labels", "settings", "message"),
     [
@@ -147,6 +160,15 @@ def test_fit_on_pairs_with_several_labels() -> None:
         (GOOD, ["a", "b"] * 3, {"dev": (["x"], ["c"])}, r"dev labels\[0\]: label 'c' is not one of"),
         (GOOD, ["a", "b"] * 3, {"dev": (["x"], ["a"], ["y"])}, "both have second texts, or neither"),
         (GOOD, ["a", "b"] * 3, {"pairs": ["x"]}, "6 texts, but 1 second texts"),
+        ("good", ["a", "b", "a", "b"], {}, "texts must be a list, not the one string 'good'"),
+        (["x", "y"], "ab", {}, "labels must be a list"),
+        (["x", "y"], ["a", "b"], {"pairs": "xy"}, "second texts must be a list"),
+        (GOOD, ["a", "b"] * 3, {"dev": ("xy", ["a", "b"])}, "dev texts must be a list"),
+        (GOOD, ["a", "b"] * 3, {"dev": (["x"],)}, r"dev must be \(texts, labels\)"),
+        (GOOD, ["a", "b"] * 3, {"train": "a.csv"}, "settings: train is for data in files"),
+        (GOOD, ["a", "b"] * 3, {"task": "sst2"}, "settings: task is for data in files"),
+        (GOOD, ["a", "b"] * 3, {"text_column": "text"}, "settings: text_column is for data in files"),
+        (GOOD, ["a", "b"] * 3, {"model": "tiny"}, "multiple values for keyword argument 'model'"),
     ],
 )
 def test_wrong_input_to_fit_says_what_and_where(

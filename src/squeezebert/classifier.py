@@ -84,12 +84,12 @@ class Classifier:
         Args:
             texts: The texts.
             labels: Of each a name (string or integer); with ``multi_label=True`` a list of names; with
-                ``regression=True`` a number.
+                ``regression=True`` a number. Names are kept as strings, so the label 0 comes back as "0".
             pairs: The second text of each, to learn from pairs.
             dev: Data that choose the best checkpoint; None: a tenth of the texts is held out for it.
             output: Folder that keeps the run: model, log, curves, model card. None: only the model is kept, in memory.
             settings: Fields of :class:`squeezebert.training.settings.FinetuneSettings`: ``epochs``, ``batch_size``,
-                ``learning_rate``, ``regression``, ``multi_label`` and so on.
+                ``learning_rate``, ``regression``, ``multi_label`` and so on; not those that name files and columns.
 
         Returns:
             This classifier, finetuned.
@@ -101,9 +101,12 @@ class Classifier:
         require("torch", "train")
         require("accelerate", "train")
         from squeezebert.training.finetune import finetune
-        from squeezebert.training.labelled import LabelledData, hold_out
-        from squeezebert.training.settings import FinetuneSettings
+        from squeezebert.training.labelled import hold_out, with_dev
+        from squeezebert.training.settings import OF_DATA, FinetuneSettings
 
+        for name in settings:
+            if name in OF_DATA:
+                raise InputError(f"settings: {name} is for data in files, and fit is given texts; leave it out")
         with tempfile.TemporaryDirectory(prefix="squeezebert-") as temporary:
             folder = Path(output) if output is not None else Path(temporary) / "run"
             try:
@@ -115,9 +118,10 @@ class Classifier:
             if dev is None:
                 data = hold_out(task, train, "texts")
             else:
+                if not isinstance(dev, (tuple, list)) or len(dev) not in (2, 3):
+                    raise InputError("dev must be (texts, labels), or (texts, labels, second texts)")
                 _, held = _examples(task, kind, dev[0], dev[1], dev[2] if len(dev) > 2 else None, "dev ")
-                notes = (f"train: {len(train):,} texts", f"dev: {len(held):,} texts")
-                data = LabelledData(task=task, train=train, dev={"dev": held}, notes=notes)
+                data = with_dev(task, train, held)
             if finetune(chosen, data) is not None:
                 self._predictor = Predictor.load(folder, device=chosen.device)
         return self
@@ -144,7 +148,8 @@ class Classifier:
             pairs: The second text, or texts, for a model of pairs.
 
         Returns:
-            One prediction for one text, else a list of them in the order of the texts.
+            One prediction for one text, else a list of them in the order of the texts. A label is a name, which is a
+            string: "0" where :meth:`fit` was given the label 0. Of a regression it is a number.
 
         Raises:
             InputError: There is no model yet, or texts and pairs do not go together.
@@ -210,6 +215,9 @@ def _examples(
     from squeezebert.data.examples import Example
     from squeezebert.data.tables import derive_task, encode_label
 
+    for name, values in (("texts", texts), ("labels", labels), ("second texts", pairs)):
+        if isinstance(values, (str, bytes)):
+            raise InputError(f"{what}{name} must be a list, not the one string {values!r:.40}")
     rows = as_rows(list(texts), None if pairs is None else list(pairs))
     # Arrays and data frames hold numbers of their own types.
     plain = [label.tolist() if hasattr(label, "tolist") else label for label in labels]

@@ -38,9 +38,49 @@ def test_values_are_held_out_without_classes() -> None:
     assert len(hold_out(_task("regression"), examples, "mine").dev["held_out"]) == 4
 
 
-def test_too_few_rows_to_hold_out_any() -> None:
-    with pytest.raises(InputError, match="mine: too few rows"):
-        hold_out(_task(), [Example("a", None, 0), Example("b", None, 1)], "mine")
+@pytest.mark.parametrize("rows", [1, 8])
+def test_too_few_texts_to_hold_out_any(rows: int) -> None:
+    with pytest.raises(InputError, match="mine: too few different texts"):
+        hold_out(_task(), [Example("a", None, 0), Example("b", None, 1)] * rows, "mine")
+
+
+def _texts(examples: list[Example]) -> set[tuple[str, str | None]]:
+    return {(example.text, example.pair) for example in examples}
+
+
+@pytest.mark.parametrize("kind", ["single_label", "regression"])
+def test_no_text_is_on_both_sides(kind: Any) -> None:
+    # 40 texts of three rows each; every third text is the same but for its pair.
+    examples = [Example(str(number % 40 // 3), str(number % 40), number % 40 % 2) for number in range(120)]
+    data = hold_out(_task(kind), examples, "mine")
+    assert not _texts(data.train) & _texts(data.dev["held_out"])
+    assert len(data.dev["held_out"]) == 12
+    assert Counter(example.text for example in [*data.train, *data.dev["held_out"]]) == Counter(
+        example.text for example in examples
+    )
+
+
+def test_texts_of_several_classes_stay_in_training() -> None:
+    examples = [Example(str(number // 2), None, number % 2) for number in range(40)]
+    examples += [Example(f"clear {number}", None, number % 2) for number in range(4)]
+    held = hold_out(_task(), examples, "mine").dev["held_out"]
+    assert len(held) == 2
+    assert all(example.text.startswith("clear") for example in held)
+
+
+def test_dev_rows_that_occur_in_training_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,pair,label\na,1,x\nb,1,y\nb,2,x\n")
+    (tmp_path / "dev.csv").write_text("text,pair,label\na,1,y\na,2,x\nb,2,x\nb,2,x\n")
+
+    def notes(dev: str) -> tuple[str, ...]:
+        settings = FinetuneSettings(
+            model="tiny", output=tmp_path, train=tmp_path / "train.csv", dev=tmp_path / dev, pair_column="pair"
+        )
+        return read_labelled_data(settings).notes
+
+    assert any("3 rows also occur in train" in note for note in notes("dev.csv"))
+    (tmp_path / "other.csv").write_text("text,pair,label\na,2,x\n")
+    assert notes("other.csv") == (f"train: {tmp_path}/train.csv, 3 rows", f"dev: {tmp_path}/other.csv, 1 rows")
 
 
 def test_no_data_at_all() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from squeezebert.data.examples import Example
+from squeezebert.data.examples import Example, Label
 from squeezebert.data.tables import Columns, load_table
 from squeezebert.data.tasks import Kind, Task, coverage, get_task, load_split
 from squeezebert.errors import InputError
@@ -44,8 +44,7 @@ def read_labelled_data(settings: FinetuneSettings) -> LabelledData:
     task, train = load_table(settings.train, columns, kind=kind)
     if settings.dev is not None:
         _, dev = load_table(settings.dev, columns, task=task)
-        notes = (f"train: {settings.train}, {len(train):,} rows", f"dev: {settings.dev}, {len(dev):,} rows")
-        return LabelledData(task=task, train=train, dev={"dev": dev}, notes=notes)
+        return with_dev(task, train, dev, f"{settings.train}, ", f"{settings.dev}, ")
     return hold_out(task, train, str(settings.train))
 
 
@@ -58,8 +57,30 @@ def _read_glue(settings: FinetuneSettings) -> LabelledData:
     return LabelledData(task=task, train=parts.pop("train"), dev=parts, notes=notes)
 
 
+def with_dev(
+    task: Task, train: list[Example], dev: list[Example], train_source: str = "", dev_source: str = ""
+) -> LabelledData:
+    """Put training and dev data together; the notes tell how much of the dev data the model learns from, too.
+
+    Args:
+        task: What the examples are labelled for.
+        train: To learn from.
+        dev: To choose the best checkpoint.
+        train_source: What opens the note on ``train``: where it comes from.
+        dev_source: The same of ``dev``.
+    """
+    learned = {(example.text, example.pair) for example in train}
+    shared = sum((example.text, example.pair) in learned for example in dev)
+    notes = [f"train: {train_source}{len(train):,} rows", f"dev: {dev_source}{len(dev):,} rows"]
+    if shared:
+        notes.append(f"dev: {shared:,} rows also occur in train, so the scores flatter the model")
+    return LabelledData(task=task, train=train, dev={"dev": dev}, notes=tuple(notes))
+
+
 def hold_out(task: Task, examples: list[Example], source: str) -> LabelledData:
     """Set a tenth of the examples aside as dev data: of each class its tenth, always the same ones.
+
+    Rows of equal text stay together. Those of texts that occur in several classes all stay in training.
 
     Args:
         task: What the examples are labelled for.
@@ -69,16 +90,23 @@ def hold_out(task: Task, examples: list[Example], source: str) -> LabelledData:
     Raises:
         InputError: There are too few examples.
     """
-    classes = defaultdict(list)
+    copies = defaultdict(list)
     for index, example in enumerate(examples):
-        classes[example.label if task.kind == "single_label" else None].append(index)
+        copies[example.text, example.pair].append(index)
+    classes: dict[Label | None, list[list[int]]] = defaultdict(list)
+    for members in copies.values():
+        if task.kind != "single_label":
+            classes[None].append(members)
+        elif len({examples[index].label for index in members}) == 1:
+            classes[examples[members[0]].label].append(members)
     generator = np.random.default_rng(0)
     held: set[int] = set()
-    for members in classes.values():
-        number = min(max(1, round(HELD_OUT * len(members))), len(members) - 1)
-        held.update(int(index) for index in generator.choice(members, number, replace=False))
+    for texts in classes.values():
+        number = min(max(1, round(HELD_OUT * len(texts))), len(texts) - 1)
+        for chosen in generator.choice(len(texts), number, replace=False):
+            held.update(texts[chosen])
     if not held:
-        raise InputError(f"{source}: too few rows to hold some out for evaluation; give dev data")
+        raise InputError(f"{source}: too few different texts to hold some out for evaluation; give dev data")
     train = [example for index, example in enumerate(examples) if index not in held]
     dev = [examples[index] for index in sorted(held)]
     notes = (

@@ -18,6 +18,9 @@ from squeezebert.errors import InputError
 Precision = Literal["auto", "fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 
+OF_DATA = ("task", "data_dir", "train", "dev", "text_column", "pair_column", "label_column")
+"""Settings that name data in files."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings:
