@@ -39,6 +39,31 @@ def test_labels_are_matched_by_name(labels: tuple[str, ...]) -> None:
     assert evaluation.logits[:3].tolist() == np.eye(3).tolist()
 
 
+@pytest.mark.parametrize("labels", [("A", "b", "a"), ("a", "A", "b")])
+def test_case_counts_where_it_tells_labels_apart(labels: tuple[str, ...]) -> None:
+    task = Task(
+        name="t", kind="single_label", labels=("a", "A", "b"), metrics=("accuracy",), primary_metric="", pair=False
+    )
+    examples = [Example(name, None, i) for i, name in enumerate(task.labels)]
+
+    def run(rows: Iterable[tuple[str, str | None]]) -> Iterator[Any]:
+        for text, _ in rows:
+            yield np.array([float(label == text) for label in labels], dtype=np.float32)
+
+    evaluation = evaluate(task, examples, run, kind="single_label", labels=labels)
+    assert evaluation.scores == {"accuracy": 1.0}
+    assert evaluation.logits.tolist() == np.eye(3).tolist()
+
+
+@pytest.mark.parametrize("labels", [("a", "B", "b"), ("a", "A", "a"), ("a", "A", "B", "b")])
+def test_labels_that_case_alone_would_match_twice_are_refused(labels: tuple[str, ...]) -> None:
+    task = Task(
+        name="t", kind="single_label", labels=("a", "A", "b"), metrics=("accuracy",), primary_metric="", pair=False
+    )
+    with pytest.raises(InputError, match="are not those of t"):
+        evaluate(task, [Example("x", None, 0)], oracle(labels), kind="single_label", labels=labels)
+
+
 def test_other_labels_are_refused_with_both_lists() -> None:
     labels = ("LABEL_0", "LABEL_1")
     with pytest.raises(InputError, match=r"LABEL_0, LABEL_1.*sst2 \(negative, positive\)"):

@@ -61,20 +61,22 @@ def _match(task: Task, kind: Kind, labels: Sequence[str]) -> list[int]:
     """Where each of the task's labels stands in the model's outputs.
 
     Names decide, not places: published MNLI models order their three labels in three ways, and a wrong order scores
-    four per cent where the right one scores ninety (huggingface/transformers#10401).
+    four per cent where the right one scores ninety (huggingface/transformers#10401). Upper and lower case count only
+    where they tell labels apart.
     """
     if kind != task.kind:
         raise InputError(f"the model gives {_KINDS[kind]} for a text, but {task.name} asks for {_KINDS[task.kind]}")
     if kind == "regression":
         return [0]
-    places = {label.casefold(): place for place, label in enumerate(labels)}
-    wanted = [label.casefold() for label in task.labels]
-    if sorted(wanted) != sorted(label.casefold() for label in labels):
-        raise InputError(
-            f"the model's labels ({', '.join(labels)}) are not those of {task.name} ({', '.join(task.labels)}); "
-            "evaluate a model of this task, or name its outputs in id2label of its config.json"
-        )
-    return [places[label] for label in wanted]
+    for spelling in (str, str.casefold):
+        places = {spelling(label): place for place, label in enumerate(labels)}
+        wanted = [spelling(label) for label in task.labels]
+        if len(places) == len(labels) == len(wanted) and places.keys() == set(wanted):
+            return [places[label] for label in wanted]
+    raise InputError(
+        f"the model's labels ({', '.join(labels)}) are not those of {task.name} ({', '.join(task.labels)}); "
+        "evaluate a model of this task, or name its outputs in id2label of its config.json"
+    )
 
 
 _KINDS: dict[Kind, str] = {
