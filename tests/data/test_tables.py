@@ -59,6 +59,11 @@ def test_tsv_is_never_quoted(tmp_path: Path) -> None:
     assert _rows(tmp_path / "a.tsv", content) == [("2", '"a', None, "x"), ("3", "'' \"b\" \u2028c", None, "y")]
 
 
+def test_tsv_of_one_column_may_hold_empty_texts(tmp_path: Path) -> None:
+    rows = _rows(tmp_path / "a.tsv", "\ntext\n\na\n\n\nb", Columns("text"))
+    assert [row[:2] for row in rows] == [("3", ""), ("4", "a"), ("5", ""), ("6", ""), ("7", "b")]
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".json"])
 def test_json_lines_keep_the_types_of_labels(tmp_path: Path, suffix: str) -> None:
     labels: list[Any] = ["x", 3, 2.5, True, False, None, ["a", "b"], []]
@@ -318,15 +323,54 @@ def test_multi_label_from_text_and_from_lists(tmp_path: Path) -> None:
     task, examples = _load(tmp_path, "text,label\na,x;y\nb,\nc, y ; \n", kind="multi_label")
     assert (task.kind, task.labels, task.num_labels) == ("multi_label", ("x", "y"), 2)
     assert [example.label for example in examples] == [(1, 1), (0, 0), (0, 1)]
-    lists = '{"text": "a", "label": ["y", "x", "y"]}\n{"text": "b", "label": []}\n{"text": "c", "label": "y"}\n'
+    lists = '{"text": "a", "label": ["y", "x"]}\n{"text": "b", "label": []}\n{"text": "c", "label": "y"}\n'
     assert _load(tmp_path, lists, name="a.jsonl", kind="multi_label")[1] == examples
-    piped = _load(tmp_path, "text,label\na,x|y\nb,\nc,y\n", kind="multi_label", label_separator="|")
-    assert piped[1] == examples
+    assert [encode_label(task, label, "here") for label in (("y", "x"), (), {"y"})] == [(1, 1), (0, 0), (0, 1)]
+    assert derive_task([(("y", "x"), "a"), (frozenset("y"), "b")], name="t", kind="multi_label").labels == ("x", "y")
     assert "label 'z' is not one of those trained on: 'x', 'y'" in _error(
         _load, tmp_path, "text,label\na,x;z\n", task=task
     )
     numbers = '{"text": "a", "label": [10, 9]}\n'
     assert _load(tmp_path, numbers, name="a.jsonl", kind="multi_label")[0].labels == ("9", "10")
+
+
+@pytest.mark.parametrize(
+    ("known", "label", "index"),
+    [
+        (("False", "True"), True, 1),
+        (("false", "true"), "TRUE", 1),
+        (("False", "True", "true"), True, 2),
+        (("1.0", "2.0"), 1, 0),
+        (("1.0", "2.0"), 2.0, 1),
+        (("1", "2"), "2.00", 1),
+        (("1", "1.0", "2"), "1.0", 1),
+        (("-1", "0.5", "1"), "-1.0", 0),
+        (("-1", "0.5", "1"), "+0.50", 1),
+        (("0", "1"), "-0.0", 0),
+        (("12345678901234567", "12345678901234568"), "12345678901234568.0", 1),
+    ],
+)
+def test_a_label_is_found_in_the_spelling_of_another_format(known: tuple[str, ...], label: Any, index: int) -> None:
+    settings: dict[str, Any] = {"name": "t", "labels": known, "metrics": (), "primary_metric": "", "pair": False}
+    assert encode_label(Task(kind="single_label", **settings), label, "here") == index
+    expected = tuple(int(place == index) for place in range(len(known)))
+    assert encode_label(Task(kind="multi_label", **settings), [label], "here") == expected
+
+
+@pytest.mark.parametrize(
+    ("known", "label"),
+    [
+        (("TRUE", "True"), True),  # it might be either
+        (("1.0", "1.00", "2"), 1),
+        (("1", "2"), "01"),
+        (("1", "2"), "1e0"),
+        (("1", "2"), True),
+        (("a", "b"), "A"),
+    ],
+)
+def test_a_label_that_only_resembles_is_not_found(known: tuple[str, ...], label: Any) -> None:
+    task = Task(name="t", kind="single_label", labels=known, metrics=(), primary_metric="", pair=False)
+    assert "is not one of those trained on" in _error(encode_label, task, label, "here")
 
 
 def test_pairs_must_match_the_task(tmp_path: Path) -> None:
@@ -352,13 +396,21 @@ def test_unlabelled_table_needs_a_task(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("label", ["nan", "inf", "-inf", "1e39", "1_000", "3,5", "", "good"])
+@pytest.mark.parametrize("label", ["nan", "inf", "-inf", "1e999", "1_000", "3,5", "", "good"])
 def test_targets_must_be_finite_numbers(tmp_path: Path, label: str) -> None:
     message = _error(_load, tmp_path, f'text,label\na,1\nb,"{label}"\n', kind="regression")
     assert message.endswith(f"a.csv:3: the label {label!r} is not a finite number, which regression needs")
 
 
-@pytest.mark.parametrize("label", [None, math.nan, 10**400, [1.0], [], True])
+@pytest.mark.parametrize("label", ["1e30", "-1.1e18", "1e39"])
+def test_targets_whose_squares_overflow_are_refused(tmp_path: Path, label: str) -> None:
+    message = _error(_load, tmp_path, f"text,label\na,1\nb,{label}\n", kind="regression")
+    assert message.endswith(f"a.csv:3: the label {label!r} is beyond ±1e18, too large to square in fp32; scale it")
+    _, examples = _load(tmp_path, "text,label\na,1e18\nb,-1e18\n", kind="regression")
+    assert [example.label for example in examples] == [1e18, -1e18]
+
+
+@pytest.mark.parametrize("label", [None, math.nan, 10**400, [1.0], [], (1.0,), {1.0}, True])
 def test_targets_of_other_types_are_refused(label: Any) -> None:
     assert "which regression needs" in _error(derive_task, [(1.0, "a"), (label, "b")], name="t", kind="regression")
 
@@ -371,6 +423,12 @@ def test_targets_of_other_types_are_refused(label: Any) -> None:
         (None, "single_label", "here: the label is missing"),
         (math.nan, "single_label", "here: the label is missing"),
         (["a"], "single_label", "here: the label is a list; to predict several labels at once pass --multi-label"),
+        (("a",), "single_label", "here: the label is a list; to predict several labels at once pass --multi-label"),
+        ({"a"}, "single_label", "here: the label is a list; to predict several labels at once pass --multi-label"),
+        *(
+            (label, "multi_label", "here: names the label '1' twice; list the names of the row's labels, each once")
+            for label in ([1, 0, 1], (1.0, 0.0, 1.0), ["1", 1], "1;0;1")
+        ),
         (None, "multi_label", "here: the label is missing"),
         ([None], "multi_label", "here: the label is missing"),
         ([["a"]], "multi_label", "here: the label ['a'] is neither text nor a number"),

@@ -148,7 +148,7 @@ CASES: dict[str, tuple[Callable[[], None], str, tuple[str, ...]]] = {
     "no GPU here": (nothing, f"{TRAIN} --train good.csv --device cuda", ("cuda",)),
     "targets whose squares overflow": (
         write("t.csv", "text,label\n" + "a,1e30\nb,1\n" * 9),
-        f"{TRAIN} --train t.csv --regression", ("step 1", "finite"),
+        f"{TRAIN} --train t.csv --regression", ("t.csv:2", "1e30", "1e18"),
     ),
     # --- models
     "unknown model": (nothing, "finetune --train good.csv --model huge --output out", ("huge", "base")),

@@ -2,7 +2,7 @@
 
 - CSV follows RFC 4180: a field in double quotes may hold commas, line breaks and doubled quotes. UTF-8, comma.
 - TSV is never quoted, as in GLUE: a quotation mark is part of the text, and a text holds neither tab nor line break.
-- Both start with a header. Blank lines are skipped.
+- Both start with a header. Blank lines are skipped, but a TSV of one column has an empty text in each.
 - JSON lines: one object a line.
 """
 
@@ -12,8 +12,9 @@ import csv
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from squeezebert.data.tasks import Kind, Task
 from squeezebert.errors import InputError, require
 from squeezebert.lines import lines_with_ends, numbered_lines
 
-RawLabel = str | int | float | list[Any] | None
-"""A label as the file has it: text from CSV and TSV, any of these from JSON lines and parquet."""
+RawLabel = str | int | float | list[Any] | tuple[Any, ...] | set[Any] | frozenset[Any] | None
+"""A label as the file has it: text from CSV and TSV; also a number or a list from JSON lines and parquet. Labels that
+come from Python may be tuples and sets, too."""
+
+_LISTS = (list, tuple, set, frozenset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +178,7 @@ def _tsv_cells(path: Path, wanted: Sequence[str]) -> _Cells:
     header: list[str] = []
     places: list[int] = []
     for number, line in numbered_lines(path):
-        if not line:
+        if not line and len(header) != 1:
             continue
         where = f"{path}:{number}"
         fields = line.split("\t")
@@ -247,7 +251,6 @@ def load_table(
     *,
     task: Task | None = None,
     kind: Kind | None = None,
-    label_separator: str = ";",
 ) -> tuple[Task, list[Example]]:
     """Read a whole table for training or scoring.
 
@@ -257,7 +260,6 @@ def load_table(
         task: The task that the table belongs to, where it is known (dev data): its labels are the only ones.
             None: the task is derived from this table (training data), see :func:`derive_task`.
         kind: What the labels are, where ``task`` is None; None: ``single_label``. It is never guessed.
-        label_separator: What stands between the labels of a row (multi_label), where they are not a list.
 
     Raises:
         InputError: As :func:`iter_rows` and :func:`derive_task`; or there are no rows, a labelled row has an empty
@@ -279,7 +281,6 @@ def load_table(
             name=Path(path).name,
             kind=kind or "single_label",
             pair=columns.pair is not None,
-            label_separator=label_separator,
         )
     elif task.pair != (columns.pair is not None):
         form = "pairs of texts; name the second column with" if task.pair else "single texts; leave out"
@@ -288,7 +289,7 @@ def load_table(
         Example(
             text=row.text,
             pair=row.pair,
-            label=None if columns.label is None else encode_label(task, label, where, label_separator),
+            label=None if columns.label is None else encode_label(task, label, where),
         )
         for row, (label, where) in zip(rows, labels, strict=True)
     ]
@@ -301,7 +302,8 @@ METRICS: dict[Kind, tuple[str, ...]] = {
     "regression": ("pearson", "spearman", "mean_squared_error"),
 }
 """Kind -> metrics of a user's task; the first chooses the best checkpoint."""
-"""Metrics of a user's own task."""
+
+_LABEL_SEPARATOR = ";"
 
 
 def derive_task(
@@ -310,22 +312,22 @@ def derive_task(
     name: str,
     kind: Kind = "single_label",
     pair: bool = False,
-    label_separator: str = ";",
 ) -> Task:
     """Make a task from the labels of training data.
 
-    Classes are sorted: as numbers where all are whole numbers, else by code point.
+    Classes are sorted: as numbers where all are whole numbers, else by code point. The labels of a row (multi_label)
+    are a list, or stand in one text with ``;`` between them.
 
     Args:
         labels: (label, where it stands) of each row.
         name: Name of the task, for messages.
         kind: What the labels are.
         pair: Whether an example is two texts.
-        label_separator: What stands between the labels of a row (multi_label), where they are not a list.
 
     Raises:
-        InputError: A label is missing or has the wrong form; there is only one class, or one value; or more than half
-            of the rows have a class of their own, so that the labels look like numbers to predict.
+        InputError: A label is missing, has the wrong form or is named twice in a row; there is only one class, or one
+            value; or more than half of the rows have a class of their own, so that the labels look like numbers to
+            predict.
     """
     primary_metric, metrics = METRICS[kind][0], METRICS[kind]
     if kind == "regression":
@@ -333,7 +335,7 @@ def derive_task(
         if len(set(values)) < 2:
             raise InputError(f"{name}: every row has the value {values[0]:g}, so there is nothing to learn")
         return Task(name=name, kind=kind, metrics=metrics, primary_metric=primary_metric, pair=pair)
-    names = [_class_names(label, where, kind, label_separator) for label, where in labels]
+    names = [_class_names(label, where, kind) for label, where in labels]
     classes = {name for row in names for name in row}
     whole = all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in classes)
     ordered = sorted(classes, key=lambda name: (int(name) if whole else 0, name))
@@ -350,39 +352,74 @@ def derive_task(
     return Task(name=name, kind=kind, labels=tuple(ordered), metrics=metrics, primary_metric=primary_metric, pair=pair)
 
 
-def encode_label(task: Task, label: RawLabel, where: str, label_separator: str = ";") -> Label:
+def encode_label(task: Task, label: RawLabel, where: str) -> Label:
     """Turn a row's label into the form that examples hold.
+
+    Formats spell one label in several ways, ``True`` and ``true``, ``1.0`` and ``1``. So a label that is none of the
+    task's to the letter also stands for the one that it equals, if there is exactly one.
 
     Args:
         task: Says the kind of label and its classes.
         label: The label as the table has it.
         where: Where it stands, for the message.
-        label_separator: What stands between the labels of a row (multi_label), where they are not a list.
 
     Raises:
-        InputError: The label is missing, has the wrong form or is not one of the task's.
+        InputError: The label is missing, has the wrong form, is not one of the task's, or is named twice in a row.
     """
     if task.kind == "regression":
         return _value(label, where)
-    names = _class_names(label, where, task.kind, label_separator)
-    for name in names:
-        if name not in task.labels:
+    exact, equal = _label_indices(task.labels)
+    indices = []
+    for name in _class_names(label, where, task.kind):
+        index = exact.get(name)
+        if index is None:
+            index = equal.get(_plain(name))
+        if index is None:
             known = ", ".join(map(repr, task.labels[:10])) + (", ..." if len(task.labels) > 10 else "")
             raise InputError(f"{where}: label {name!r} is not one of those trained on: {known}")
+        indices.append(index)
     if task.kind == "single_label":
-        return task.labels.index(names[0])
-    return tuple(int(name in names) for name in task.labels)
+        return indices[0]
+    return tuple(int(index in indices) for index in range(len(task.labels)))
 
 
-def _class_names(label: RawLabel, where: str, kind: Kind, separator: str) -> list[str]:
-    """The names in a label: exactly one (single_label), or any number (multi_label)."""
+@lru_cache(maxsize=8)
+def _label_indices(labels: tuple[str, ...]) -> tuple[Mapping[str, int], Mapping[str, int | None]]:
+    """Name -> index, and plain form -> index, or None where several labels have that form."""
+    equal: dict[str, int | None] = {}
+    for index, name in enumerate(labels):
+        equal[_plain(name)] = None if _plain(name) in equal else index
+    return {name: index for index, name in enumerate(labels)}, equal
+
+
+def _plain(name: str) -> str:
+    """The one form of all spellings of a truth value, or of a decimal number; any other name as it is."""
+    if name.lower() in ("true", "false"):
+        return name.lower()
+    # No leading zeros, which tell codes from numbers; and no float, which would round long numbers.
+    number = re.fullmatch(r"([+-]?)(0|[1-9][0-9]*)(?:\.([0-9]+))?", name)
+    if number is None:
+        return name
+    sign, whole, fraction = number.groups(default="")
+    digits = f"{whole}.{fraction}".rstrip("0").rstrip(".") if fraction else whole
+    return f"-{digits}" if sign == "-" and digits != "0" else digits
+
+
+def _class_names(label: RawLabel, where: str, kind: Kind) -> list[str]:
+    """The names in a label: exactly one (single_label), or any number (multi_label), each once."""
     if kind == "single_label":
-        if isinstance(label, list):
+        if isinstance(label, _LISTS):
             raise InputError(f"{where}: the label is a list; to predict several labels at once pass --multi-label")
         return [_class_name(label, where)]
     if isinstance(label, str):
-        return [part.strip() for part in label.split(separator) if part.strip()]
-    return [_class_name(part, where) for part in (label if isinstance(label, list) else [label])]
+        names = [part.strip() for part in label.split(_LABEL_SEPARATOR) if part.strip()]
+    else:
+        names = [_class_name(part, where) for part in (label if isinstance(label, _LISTS) else [label])]
+    for place, name in enumerate(names):
+        # A row of 0 and 1, one for each label, would otherwise be learned as two labels called "0" and "1".
+        if name in names[:place]:
+            raise InputError(f"{where}: names the label {name!r} twice; list the names of the row's labels, each once")
+    return names
 
 
 def _class_name(label: Any, where: str) -> str:
@@ -390,7 +427,7 @@ def _class_name(label: Any, where: str) -> str:
         # A column of whole numbers with a gap somewhere comes out of pandas as floats.
         label = int(label)
     if isinstance(label, bool):
-        # As JSON and most CSV files spell it.
+        # As JSON spells it. CSV files often have "True", which is found all the same, see encode_label.
         label = str(label).lower()
     if label is None or (isinstance(label, str) and not label.strip()) or label != label:
         raise InputError(f"{where}: the label is missing")
@@ -399,16 +436,20 @@ def _class_name(label: Any, where: str) -> str:
     return str(label).strip()
 
 
-_LARGEST_FLOAT32 = 3.4028234663852886e38
+# A batch's sum of squared errors must stay within float32, whose largest number is 3.4e38.
+_LARGEST_VALUE = 1e18
 
 
 def _value(label: RawLabel, where: str) -> float:
     """A number to predict."""
     try:
         # Python's float() also reads "1_000".
-        value = math.nan if label is None or isinstance(label, (bool, list)) or "_" in str(label) else float(label)
+        is_number = isinstance(label, (str, int, float)) and not isinstance(label, bool) and "_" not in str(label)
+        value = float(label) if is_number else math.nan  # type: ignore[arg-type]
     except (ValueError, OverflowError):
         value = math.nan
-    if not abs(value) <= _LARGEST_FLOAT32:
+    if not math.isfinite(value):
         raise InputError(f"{where}: the label {label!r:.40} is not a finite number, which regression needs")
+    if abs(value) > _LARGEST_VALUE:
+        raise InputError(f"{where}: the label {label!r:.40} is beyond ±1e18, too large to square in fp32; scale it")
     return value
