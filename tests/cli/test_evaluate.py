@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
+from squeezebert import checkpoint
 from squeezebert.cli import main
 
 NLI = ("contradiction", "entailment", "neutral")
@@ -78,6 +79,32 @@ def test_regression_on_own_table(
     assert main(["evaluate", "--model", str(folder), "--input", str(tmp_path / "t.tsv")]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
     assert names == ["pearson", "spearman", "mean_squared_error"]
+
+
+@pytest.mark.parametrize(
+    ("pair", "flags", "message"),
+    [
+        (True, [], "model: a model of pairs of texts; name the second column with --pair-column"),
+        (False, ["--pair-column", "label"], "model: a model of single texts; leave out --pair-column"),
+    ],
+)
+def test_single_texts_and_pairs_are_not_mixed_up(
+    classifier_folder: Path,
+    tmp_path: Path,
+    pair: bool,
+    flags: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "t.csv").write_text("text,label\ngood,positive\ndull,negative\n")
+    loaded = checkpoint.load(classifier_folder)
+    checkpoint.save(loaded.model, tmp_path / "model", tokenizer=loaded.tokenizer, extra={"pair": pair})
+    command = ["evaluate", "--model", str(tmp_path / "model"), "--input", str(tmp_path / "t.csv")]
+    assert main([*command, *flags]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
 
 
 @pytest.mark.parametrize(

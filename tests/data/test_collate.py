@@ -35,6 +35,15 @@ def test_width_is_rounded_up(multiple: int, width: int) -> None:
     assert batch.labels is None
 
 
+@pytest.mark.parametrize(("max_width", "width"), [(5, 5), (6, 6), (8, 8), (9, 8), (None, 8)])
+def test_width_is_not_rounded_beyond_the_positions(max_width: int | None, width: int) -> None:
+    rows = [_encoding(5, 6, 7, 8, 9), _encoding(8)]
+    batch = collate(rows, indices=[0, 1], pad_to_multiple=8, max_width=max_width, unpad=True)
+    assert batch.input_ids.shape == (2, width)
+    with pytest.raises(ValueError, match="an encoding of 5 tokens, where 4 are the most"):
+        collate(rows, indices=[0, 1], max_width=4)
+
+
 def test_token_indices_name_the_tokens_that_are_not_padding() -> None:
     rows = [[5, 6, 7], [8], [9, 10]]
     batch = collate([_encoding(*row) for row in rows], indices=[0, 1, 2], pad_to_multiple=4, unpad=True)

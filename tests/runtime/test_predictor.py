@@ -31,6 +31,7 @@ class Spy:
     labels: tuple[str, ...] = ("sum", "length", "second")
     max_length: int = 64
     default_length: int = 32
+    pair: bool | None = None
     sizes: list[tuple[int, ...]] = field(default_factory=list)
 
     def save(self, folder: Any, tokenizer: Any) -> None: ...
@@ -110,6 +111,31 @@ def test_what_precedes_a_bad_row_is_predicted(tokenizer: Tokenizer) -> None:
     assert [next(logits).tolist(), next(logits).tolist()] == [expected(tokenizer, text) for text in ("w1", "w2 w3")]
     with pytest.raises(InputError, match=r"rows\.csv:3: bad"):
         next(logits)
+
+
+@pytest.mark.parametrize("max_length", [61, 64, 500])
+def test_padding_stays_within_the_positions(tokenizer: Tokenizer, max_length: int) -> None:
+    spy = Spy(max_length=max_length)
+    rows = [("w1 " * 600, None), ("w2", None)]
+    logits = [row.tolist() for row in Predictor(spy, tokenizer, max_length=max_length).logits(rows)]
+    assert spy.sizes == [(2, max_length)]
+    assert logits == [expected(tokenizer, text, max_length=max_length) for text, _ in rows]
+
+
+@pytest.mark.parametrize(
+    ("pair", "rows", "message"),
+    [
+        (True, [("w1", "w2"), ("w3", None)], "finetuned on pairs of texts; give each text its second one"),
+        (False, [("w1", None), ("w3", "")], "finetuned on single texts; leave out the second texts"),
+    ],
+)
+def test_texts_of_the_other_kind_are_refused(tokenizer: Tokenizer, pair: bool, rows: Any, message: str) -> None:
+    predictor = Predictor(Spy(pair=pair), tokenizer)
+    with pytest.raises(InputError, match=message):
+        list(predictor.logits(rows))
+    assert len(predictor.predict(*[[part] for part in rows[0]])) == 1
+    # Of a published checkpoint it is not known.
+    assert len(list(Predictor(Spy(), tokenizer).logits(rows))) == 2
 
 
 def test_window_is_whole_batches(tokenizer: Tokenizer) -> None:

@@ -88,13 +88,17 @@ def _read_table(args: argparse.Namespace, engine: Engine) -> tuple[Task, list[Ex
     from squeezebert.data.tables import METRICS, Columns, load_table
     from squeezebert.data.tasks import Task
 
+    pair = args.pair_column is not None
+    if engine.pair is not None and engine.pair != pair:
+        form = "pairs of texts; name the second column with" if engine.pair else "single texts; leave out"
+        raise InputError(f"{args.model}: a model of {form} --pair-column")
     task = Task(
         name=args.input.name,
         kind=engine.kind,
         labels=() if engine.kind == "regression" else engine.labels,
         metrics=METRICS[engine.kind],
         primary_metric=METRICS[engine.kind][0],
-        pair=args.pair_column is not None,
+        pair=pair,
     )
     columns = Columns(args.text_column or "text", args.pair_column, args.label_column or "label")
     _, examples = load_table(args.input, columns, task=task)

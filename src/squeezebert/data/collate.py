@@ -47,6 +47,7 @@ def collate(
     indices: Sequence[int] | Int64,
     pad_id: int = 0,
     pad_to_multiple: int = 1,
+    max_width: int | None = None,
     unpad: bool = False,
 ) -> Batch:
     """Stack encodings into one batch.
@@ -57,10 +58,12 @@ def collate(
         indices: Their positions in the data set.
         pad_id: Token id that fills the rows.
         pad_to_multiple: ``T`` is rounded up to a multiple of this, for devices with preferred sizes.
+        max_width: Positions that the model has: rounding up does not go beyond. None: no bound.
         unpad: Also give ``token_indices``.
 
     Raises:
-        ValueError: There is no encoding, or labels or indices are not as many as the encodings.
+        ValueError: There is no encoding, labels or indices are not as many as the encodings, or an encoding is longer
+            than ``max_width``.
     """
     if not encodings:
         raise ValueError("a batch needs at least one encoding")
@@ -68,6 +71,10 @@ def collate(
         raise ValueError("labels and indices must be as many as the encodings")
     lengths = np.array([len(encoding.input_ids) for encoding in encodings])
     width = -(-int(lengths.max()) // pad_to_multiple) * pad_to_multiple
+    if max_width is not None:
+        if lengths.max() > max_width:
+            raise ValueError(f"an encoding of {lengths.max()} tokens, where {max_width} are the most")
+        width = min(width, max_width)
     real_BT = np.arange(width) < lengths[:, None]
     input_ids = np.full(real_BT.shape, pad_id, dtype=np.int64)
     token_type_ids = np.zeros(real_BT.shape, dtype=np.int64)

@@ -90,6 +90,9 @@ class Predictor:
         """Logits of a stream of (text, second text or None), in the order given. *Shape:* ``[K]`` each.
 
         An error raised by ``rows`` is passed on after the logits of every row before it.
+
+        Raises:
+            InputError: The model takes pairs and there is no second text, or the reverse.
         """
         for window in _windows(rows, self.window):
             yield from self._run(window)
@@ -98,6 +101,9 @@ class Predictor:
         """Predictions for a stream of (text, second text or None), in the order given, in constant memory.
 
         An error raised by ``rows`` is passed on after the predictions of every row before it.
+
+        Raises:
+            InputError: The model takes pairs and there is no second text, or the reverse.
         """
         for window in _windows(rows, self.window):
             yield from to_predictions(self.engine.kind, self.engine.labels, self._run(window))
@@ -106,13 +112,18 @@ class Predictor:
         """Predictions for texts, or for pairs of texts.
 
         Raises:
-            InputError: ``texts`` and ``pairs`` differ in number, or one is not a string.
+            InputError: ``texts`` and ``pairs`` differ in number, one is not a string, or the model takes pairs and
+                there is no second text, or the reverse.
         """
         return list(self.stream(as_rows(texts, pairs)))
 
     def _run(self, window: Sequence[tuple[str, str | None]]) -> NDArray[np.float32]:
         """Logits of one window. *Shape:* ``[rows, K]``."""
         texts, pairs = [text for text, _ in window], [pair for _, pair in window]
+        if self.engine.pair is True and None in pairs:
+            raise InputError("the model was finetuned on pairs of texts; give each text its second one")
+        if self.engine.pair is False and any(pair is not None for pair in pairs):
+            raise InputError("the model was finetuned on single texts; leave out the second texts")
         encodings = self.tokenizer.encode_batch(
             texts, None if all(pair is None for pair in pairs) else pairs, max_length=self.max_length
         )
@@ -120,7 +131,14 @@ class Predictor:
         for indices in sorted_batches([len(encoding.input_ids) for encoding in encodings], self.batch_size):
             # Few widths, so that what an engine prepares for each (kernels, plans) stays small.
             rows = [encodings[i] for i in indices]
-            batch = collate(rows, indices=indices, pad_id=self.tokenizer.pad_id, pad_to_multiple=8, unpad=True)
+            batch = collate(
+                rows,
+                indices=indices,
+                pad_id=self.tokenizer.pad_id,
+                pad_to_multiple=8,
+                max_width=self.engine.max_length,
+                unpad=True,
+            )
             logits[indices] = self.engine.run(batch)
         return logits
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 
+from squeezebert import checkpoint
 from squeezebert.errors import InputError
 from squeezebert.runtime.engines.torch import TorchEngine
 from squeezebert.runtime.predictor import Predictor
@@ -79,6 +80,17 @@ def test_kind_follows_the_config(
 ) -> None:
     engine = TorchEngine.load(save_classifier(labels, problem_type=problem_type))
     assert (engine.kind, engine.labels, engine.max_length) == (kind, labels, 512)
+
+
+@pytest.mark.parametrize(
+    ("extra", "pair"), [({"pair": True}, True), ({"pair": False}, False), ({}, None), ({"pair": "yes"}, None)]
+)
+def test_pairs_are_known_where_the_checkpoint_says_so(
+    classifier_folder: Path, tmp_path: Path, extra: dict[str, object], pair: bool | None
+) -> None:
+    loaded = checkpoint.load(classifier_folder)
+    checkpoint.save(loaded.model, tmp_path / "model", tokenizer=loaded.tokenizer, extra=extra)
+    assert TorchEngine.load(tmp_path / "model").pair is pair
 
 
 def test_loading_does_not_change_the_threads(classifier_folder: Path) -> None:

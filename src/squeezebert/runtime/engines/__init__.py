@@ -36,6 +36,10 @@ class Engine(Protocol):
     def default_length(self) -> int:
         """Length at which texts are cut unless told otherwise, tokens: that of finetuning, where it is known."""
 
+    @property
+    def pair(self) -> bool | None:
+        """Whether an example is two texts; None: not known, as of published checkpoints."""
+
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Compute the logits of a batch. *Shape:* ``[B, K]``."""
 

@@ -98,6 +98,12 @@ class TorchEngine:
         trained = self._extra.get("max_length")
         return min(trained, self.max_length) if isinstance(trained, int) else self.max_length
 
+    @property
+    def pair(self) -> bool | None:
+        """Whether an example is two texts; None: not known, as of published checkpoints."""
+        pair = self._extra.get("pair")
+        return pair if isinstance(pair, bool) else None
+
     @torch.inference_mode()
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Compute the logits of a batch. *Shape:* ``[B, K]``."""
