@@ -16,7 +16,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import zstandard
 
+from squeezebert import checkpoint
 from squeezebert.classifier import Classifier
 from squeezebert.cli import classify, main
 
@@ -92,10 +94,13 @@ def test_regression_and_several_labels(
     assert [line.split("  ")[0] for line in lines] == [", ".join(label) or "-" for label in chosen]
 
 
-@pytest.mark.parametrize("name", ["in.csv", "in.tsv", "in.jsonl", "in.jsonl.gz", "in.txt", "in.txt.gz", "in.parquet"])
+@pytest.mark.parametrize(
+    "name", ["in.csv", "in.TSV", "in.jsonl", "in.jsonl.gz", "in.TXT", "in.txt.gz", "in.txt.zst", "in.PARQUET"]
+)
 def test_every_format_keeps_the_order(classifier_folder: Path, tmp_path: Path, name: str) -> None:
-    rows = texts(70)
+    rows = ["", *texts(70), ""]  # a line of a table with one column may be empty
     path = tmp_path / name
+    name = name.lower()
     if name.endswith(".parquet"):
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -106,8 +111,9 @@ def test_every_format_keeps_the_order(classifier_folder: Path, tmp_path: Path, n
     else:
         make = {".tsv": str, ".jsonl": lambda row: json.dumps({"text": row}), ".txt": str}[Path(name).suffixes[0]]
         content = "".join(f"{line}\n" for line in ["text"] * name.endswith("tsv") + [make(row) for row in rows])
-        path.write_bytes(gzip.compress(content.encode()) if name.endswith("gz") else content.encode())
-    output = tmp_path / "out.jsonl"
+        pack = {".gz": gzip.compress, ".zst": zstandard.compress}.get(Path(name).suffix, bytes)
+        path.write_bytes(pack(content.encode()))
+    output = tmp_path / "out.JSONL"
     command = ["classify", "--model", str(classifier_folder), "--input", str(path), "--output", str(output)]
     assert main([*command, "--batch-size", "8"]) == 0
     records = [json.loads(line) for line in output.read_text().splitlines()]
@@ -115,7 +121,7 @@ def test_every_format_keeps_the_order(classifier_folder: Path, tmp_path: Path, n
     assert [(record["row"], record["label"], record["score"]) for record in records] == [
         (i, prediction.label, round(prediction.score, 6)) for i, prediction in enumerate(expected, start=1)
     ]
-    assert {file.name for file in tmp_path.iterdir()} == {name, "out.jsonl"}
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, "out.JSONL"}
 
 
 def test_second_column(classifier_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +146,8 @@ def test_bad_row_keeps_those_before_and_resume_ends_with_the_same_bytes(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert f"{source}:2002: 3 fields where the header has 2" in error
-    assert f"the 2000 rows done are kept in {output}.partial, go on with --resume" in error
+    assert f"; the first 2000 rows are in {output}.partial, and --resume goes on after row 1024" in error
+    assert json.loads((tmp_path / "out.csv.partial.json").read_text())["rows"] == 1024
     assert (tmp_path / "out.csv.partial").read_text().count("\n") == 2001
     source.write_text(good)
     assert main([*model, "--input", str(source), "--output", str(output), "--resume"]) == 0
@@ -176,7 +183,9 @@ def test_interrupted_says_what_is_kept(
     source, output = write_csv(tmp_path / "in.csv", texts(10)), tmp_path / "out.csv"
     command = ["classify", "--model", str(classifier_folder), "--input", str(source), "--output", str(output)]
     assert main(command) == 130
-    assert "interrupted; the 5 rows done are kept in" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"interrupted; the first 5 rows are in {output}.partial, and --resume makes them anew" in error
+    assert json.loads((tmp_path / "out.csv.partial.json").read_text())["rows"] == 0
     assert main(command) == 2
     assert "rows of an interrupted run; continue it with --resume" in capsys.readouterr().err
     monkeypatch.undo()
@@ -209,8 +218,93 @@ def test_resume_with_a_shorter_input_is_refused(
     write_csv(source, texts(10))
     capsys.readouterr()
     assert main([*command, "--resume"]) == 2
-    assert "10 rows, but" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{source}: 10 rows, but {output}.partial holds 1024; give the same input, or remove" in error
     assert (tmp_path / "out.csv.partial").exists()
+
+
+def test_resume_with_an_edited_input_is_refused(
+    classifier_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = texts(1030)
+    source, output = write_csv(tmp_path / "in.csv", rows), tmp_path / "out.csv"
+    source.write_text(source.read_text() + "3,a,b\n")
+    command = ["classify", "--model", str(classifier_folder), "--input", str(source), "--output", str(output)]
+    assert main(command) == 2
+    write_csv(source, ["another text", *rows[1:]])
+    capsys.readouterr()
+    assert main([*command, "--resume"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{source}: its first 1024 rows are not those of the interrupted run; " in error
+    assert f"remove {output}.partial and out.csv.partial.json to begin anew" in error
+    write_csv(source, rows)
+    assert main([*command, "--resume"]) == 0
+    assert output.read_text().count("\n") == 1031
+
+
+@pytest.mark.parametrize("link", [None, os.link, os.symlink])
+def test_output_that_is_the_input_is_refused(
+    classifier_folder: Path,
+    tmp_path: Path,
+    link: Callable[[Path, Path], None] | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = write_csv(tmp_path / "in.csv", texts(3))
+    before = source.read_bytes()
+    output = source if link is None else tmp_path / "out.csv"
+    if link is not None:
+        link(source, output)
+    command = ["classify", "--model", str(classifier_folder), "--input", str(source), "--output", str(output)]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error == f"squeezebert: {output}: this is the input, which would be lost; choose another --output\n"
+    assert source.read_bytes() == before
+
+
+def save_with(folder: Path, model: Path, **extra: Any) -> list[str]:
+    """Save the model again with ``extra``, and give the command that runs it."""
+    loaded = checkpoint.load(model)
+    checkpoint.save(loaded.model, folder, tokenizer=loaded.tokenizer, extra=extra)
+    return ["classify", "--model", str(folder)]
+
+
+def test_pair_on_the_command_line(classifier_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = save_with(tmp_path / "model", classifier_folder, pair=True)
+    assert main([*command, "good film", "--pair", "dull plot"]) == 0
+    prediction = Classifier.load(classifier_folder).predict("good film", "dull plot")
+    assert capsys.readouterr().out == f"{prediction.label:<8}  {prediction.score:.3f}  good film | dull plot\n"
+
+
+@pytest.mark.parametrize(
+    ("pair", "flags", "message"),
+    [
+        (True, ["good film"], "model: a model of pairs of texts; give the second text with --pair"),
+        (True, ["--input", "in.csv"], "model: a model of pairs of texts; give a table, and its column with"),
+        (True, [], "model: a model of pairs of texts; give a table, and its column with --pair-column"),
+        (False, ["good film", "--pair", "b"], "model: a model of single texts; leave out --pair"),
+        (False, ["--input", "in.csv", "--pair-column", "id"], "model of single texts; leave out --pair-column"),
+    ],
+)
+def test_single_texts_and_pairs_are_not_mixed_up(
+    classifier_folder: Path,
+    tmp_path: Path,
+    pair: bool,
+    flags: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    feed(monkeypatch, b"good film\n")
+    write_csv(Path("in.csv"), texts(3))
+    command = save_with(tmp_path / "model", classifier_folder, pair=pair)
+    assert main([*command, *flags]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
 
 
 @pytest.mark.parametrize(
@@ -227,6 +321,9 @@ def test_resume_with_a_shorter_input_is_refused(
         (["--input", "{folder}/binary.txt"], "binary.txt:2: byte 3 of the line (0xff) is not UTF-8"),
         (["--input", "{folder}/binary.txt", "--pair-column", "b"], "a file of lines has no columns"),
         (["--pair-column", "b", "good film"], "--pair-column names a column of a file"),
+        (["--pair", "b"], "--pair is the second text to one TEXT; for more pairs use --input and --pair-column"),
+        (["--pair", "b", "good film", "dull plot"], "--pair is the second text to one TEXT"),
+        (["--pair", "b", "good film", "--pair-column", "b"], "--pair is the second text to one TEXT"),
         (["--resume", "good film"], "--resume goes on with a file, so it needs --output"),
         (["--output", "{folder}/out.xlsx", "good film"], "out.xlsx: predictions are written to .jsonl, .csv, .tsv"),
         (["--output", "{folder}/in.csv/out.csv", "good film"], "in.csv"),
@@ -320,5 +417,6 @@ def test_rows_are_estimated_for_the_time_left(tmp_path: Path) -> None:
     estimate = classify._estimate_rows(write_csv(tmp_path / "in.csv", rows))
     assert (tmp_path / "in.csv").stat().st_size > 1 << 20
     assert estimate == pytest.approx(20_001, rel=0.02)
-    assert classify._estimate_rows(tmp_path / "in.csv.gz") is None
+    for packed in ("in.csv.gz", "in.txt.ZST"):
+        assert classify._estimate_rows(tmp_path / packed) is None
     assert classify._estimate_rows(None) is None

@@ -15,9 +15,10 @@ from squeezebert.errors import InputError, require
 
 if TYPE_CHECKING:
     from squeezebert.runtime import Prediction
+    from squeezebert.runtime.output import PredictionFile, Row
     from squeezebert.runtime.predictor import Predictor
 
-    Row = tuple[str, str | None]
+_LINES = (".txt", ".txt.gz", ".txt.zst")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--text-column", metavar="NAME", default="text", help="column of the text in --input (text)")
     parser.add_argument("--pair-column", metavar="NAME", help="column of the second text, for a model of pairs")
+    parser.add_argument("--pair", metavar="TEXT", help="the second text to a single TEXT, for a model of pairs")
     parser.add_argument(
         "--output",
         type=Path,
@@ -52,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
         from squeezebert.runtime.output import check_format
 
         check_format(args.output)
+        if args.input is not None and _is_same(args.input, args.output):
+            raise InputError(f"{args.output}: this is the input, which would be lost; choose another --output")
     elif args.resume:
         raise InputError("--resume goes on with a file, so it needs --output")
     # So are the first row, and with it the file's columns.
@@ -59,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if not first and args.input is not None:
         raise InputError(f"{args.input}: there are no rows")
     predictor = load_predictor(args)
+    _check_pairs(args, predictor)
     rows = itertools.chain(first, rows)
     if args.output is not None:
         return _write(args, predictor, rows)
@@ -66,15 +71,35 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _is_same(first: Path, second: Path) -> bool:
+    """Whether both are one file, be it through links."""
+    return first.exists() and second.exists() and first.samefile(second)
+
+
+def _check_pairs(args: argparse.Namespace, predictor: Predictor) -> None:
+    """Refuse single texts for a model of pairs, and the reverse, in terms of the flags."""
+    given = args.pair_column is not None or args.pair is not None
+    if predictor.engine.pair is True and not given:
+        remedy = "give the second text with --pair" if args.texts else "give a table, and its column with --pair-column"
+        raise InputError(f"{args.model}: a model of pairs of texts; {remedy}")
+    if predictor.engine.pair is False and given:
+        flag = "--pair" if args.pair_column is None else "--pair-column"
+        raise InputError(f"{args.model}: a model of single texts; leave out {flag}")
+
+
 def _rows(args: argparse.Namespace) -> Iterator[Row]:
     """The texts, from wherever they are."""
+    if args.pair is not None:
+        if len(args.texts) != 1 or args.input is not None or args.pair_column is not None:
+            raise InputError("--pair is the second text to one TEXT; for more pairs use --input and --pair-column")
+        return iter([(args.texts[0], args.pair)])
     if args.input is None:
         if args.pair_column is not None:
             raise InputError("--pair-column names a column of a file, so it needs --input")
         return ((text, None) for text in args.texts or _read_standard_input())
     if args.texts:
         raise InputError("texts are given both as arguments and by --input; give one of the two")
-    if args.input.name.endswith((".txt", ".txt.gz")):
+    if args.input.name.lower().endswith(_LINES):
         if args.pair_column is not None:
             raise InputError(f"{args.input}: a file of lines has no columns; use .tsv for pairs of texts")
         from squeezebert.lines import numbered_lines
@@ -139,27 +164,30 @@ def _write(args: argparse.Namespace, predictor: Predictor, rows: Iterator[Row]) 
     progress = Progress(_estimate_rows(args.input), output.rows)
     try:
         with output:
-            skipped = sum(1 for _ in itertools.islice(rows, output.rows))
-            if skipped < output.rows:
-                raise InputError(
-                    f"{args.input}: {skipped} rows, but {output.partial} holds {output.rows}; is it the same?"
-                )
-            for prediction in predictor.stream(rows):
-                output.write(prediction)
-                progress.step()
+            output.skip(rows, str(args.input or "the texts"))
+            rows, texts = itertools.tee(rows)
+            try:
+                for prediction, row in zip(predictor.stream(rows), texts, strict=False):
+                    output.write(row, prediction)
+                    progress.step()
+            except InputError as error:
+                raise InputError(f"{error}{_kept(output)}") from error
+            finally:
+                progress.close()
     except KeyboardInterrupt:
-        progress.close()
-        print(f"squeezebert: interrupted{_kept(output.rows, output.partial)}", file=sys.stderr)
+        print(f"squeezebert: interrupted{_kept(output)}", file=sys.stderr)
         return 130
-    except InputError as error:
-        progress.close()
-        raise InputError(f"{error}{_kept(output.rows, output.partial)}") from error
-    progress.close()
     return 0
 
 
-def _kept(rows: int, partial: Path) -> str:
-    return f"; the {rows} rows done are kept in {partial}, go on with --resume" if rows else ""
+def _kept(output: PredictionFile) -> str:
+    """What there is of an output that broke off. Rows of a window that is not whole are computed again."""
+    if not output.rows:
+        return ""
+    done = f"; the first {output.rows} rows are in {output.partial}"
+    if not output.safe_rows:
+        return f"{done}, and --resume makes them anew"
+    return f"{done}, and --resume goes on after row {output.safe_rows}"
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -183,9 +211,9 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def _estimate_rows(path: Path | None) -> int | None:
     """Rows of a file, from its size and the length of its first lines; None where that would not tell."""
-    if path is None or path.suffix == ".gz":
+    if path is None or path.suffix.lower() in (".gz", ".zst"):
         return None
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         count: int = require("pyarrow.parquet", "tables").ParquetFile(path).metadata.num_rows
         return count
     with path.open("rb") as file:

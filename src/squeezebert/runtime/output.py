@@ -2,12 +2,14 @@
 
 While it grows the file is ``OUT.partial``, and ``OUT.partial.json`` says how many rows of it are safe. At the end it
 is renamed to ``OUT``. A run that was broken off, kill -9 included, goes on from the last whole window of rows, and ends
-with the bytes of an unbroken one.
+with the bytes of an unbroken one; a hash of the texts tells whether they are still those that the rows were made from.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -19,6 +21,9 @@ from typing import IO, Any
 from squeezebert.errors import InputError
 from squeezebert.files import check_target, read_json, write_json
 from squeezebert.runtime import Prediction
+
+Row = tuple[str, str | None]
+"""A text, and the second text or None."""
 
 FORMATS = (".jsonl", ".csv", ".tsv")
 """Suffixes of the files that can be written."""
@@ -61,7 +66,8 @@ class PredictionFile:
         resume: Go on with a partial file, where there is one.
 
     Attributes:
-        rows: Rows written; at the start, those that need not be computed again.
+        rows: Rows written; at the start, those that need not be computed again (see :meth:`skip`).
+        safe_rows: Rows of them that a run can go on after.
         partial: Where they are until the file is whole.
 
     Raises:
@@ -80,11 +86,14 @@ class PredictionFile:
     ) -> None:
         self._path = check_target(path)
         check_format(self._path)
+        self._suffix = self._path.suffix.lower()
         self.partial = self._path.with_name(f"{self._path.name}.partial")
         self._state = self._path.with_name(f"{self._path.name}.partial.json")
         self._window = window
         self._settings = dict(settings)
-        self.rows = 0
+        self._texts = hashlib.sha256()
+        self._safe_texts = ""
+        self.rows = self.safe_rows = 0
         if self.partial.exists() and self._state.exists():
             if not resume:
                 raise InputError(
@@ -96,7 +105,7 @@ class PredictionFile:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.partial.open("w", encoding="utf-8", newline="")
             with self._naming_errors():
-                if self._path.suffix != ".jsonl":
+                if self._suffix != ".jsonl":
                     self._write_cells(["row", "label", "score", *(f"score_{label}" for label in labels)])
                 self._save_state()
 
@@ -116,23 +125,48 @@ class PredictionFile:
                 f"{self.partial}: {size} bytes where {self._state.name} counts {state['bytes']}; remove both to begin "
                 "anew"
             )
-        self.rows = state["rows"]
+        self.rows = self.safe_rows = state["rows"]
+        self._safe_texts = state.get("texts_sha256", "")
         file = self.partial.open("r+", encoding="utf-8", newline="")
         file.truncate(state["bytes"])
         file.seek(state["bytes"])
         return file
 
-    def write(self, prediction: Prediction) -> None:
+    def skip(self, rows: Iterator[Row], source: str) -> None:
+        """Take from ``rows`` those that need not be computed again.
+
+        Args:
+            rows: The input, from its first row.
+            source: What the message calls it.
+
+        Raises:
+            InputError: They are fewer, or not those that the predictions were made from.
+        """
+        skipped = 0
+        for row in itertools.islice(rows, self.rows):
+            self._hash(row)
+            skipped += 1
+        remedy = f"give the same input, or remove {self.partial} and {self._state.name} to begin anew"
+        if skipped < self.rows:
+            raise InputError(f"{source}: {skipped} rows, but {self.partial} holds {self.rows}; {remedy}")
+        if self.rows and self._texts.hexdigest() != self._safe_texts:
+            raise InputError(f"{source}: its first {self.rows} rows are not those of the interrupted run; {remedy}")
+
+    def _hash(self, row: Row) -> None:
+        self._texts.update(json.dumps(row).encode())
+
+    def write(self, row: Row, prediction: Prediction) -> None:
         """Add the next row's prediction.
 
         Raises:
             OSError: The disk is full, or the like; rows of windows that were whole before are safe.
         """
         with self._naming_errors():
-            if self._path.suffix == ".jsonl":
+            if self._suffix == ".jsonl":
                 self._file.write(to_json(self.rows + 1, prediction) + "\n")
             else:
                 self._write_cells(to_cells(self.rows + 1, prediction))
+            self._hash(row)
             self.rows += 1
             if self.rows % self._window == 0:
                 self._save_state()
@@ -149,7 +183,7 @@ class PredictionFile:
             raise
 
     def _write_cells(self, cells: list[str]) -> None:
-        if self._path.suffix == ".csv":
+        if self._suffix == ".csv":
             csv.writer(self._file, lineterminator="\n").writerow(cells)
         else:
             # TSV is not quoted here, as nowhere in this package: a tab inside a label becomes a space.
@@ -157,8 +191,14 @@ class PredictionFile:
 
     def _save_state(self) -> None:
         self._flush()
-        state = {"rows": self.rows, "bytes": self.partial.stat().st_size, "settings": self._settings}
+        state = {
+            "rows": self.rows,
+            "bytes": self.partial.stat().st_size,
+            "texts_sha256": self._texts.hexdigest(),
+            "settings": self._settings,
+        }
         write_json(self._state, state)
+        self.safe_rows = self.rows
 
     def _flush(self) -> None:
         self._file.flush()
@@ -190,7 +230,7 @@ def check_format(path: Path) -> None:
     Raises:
         InputError: Its suffix is none of :data:`FORMATS`, or it is a folder.
     """
-    if path.suffix not in FORMATS:
+    if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path}: predictions are written to {', '.join(FORMATS)}; choose one of these suffixes")
     if path.is_dir():
         raise InputError(f"{path}: this is a folder; give the file to write")
