@@ -142,6 +142,26 @@ def test_malformed_rows_are_named(tmp_path: Path, task: str, row: str, message: 
     _fails(task, tmp_path, message)
 
 
+def test_broken_rows_of_the_official_qqp_are_left_out_and_told(tmp_path: Path) -> None:
+    row, expected = _ROWS["qqp"]
+    broken = ["\t\t\tA question that", "goes on?\tAnother?\t0", "1\t2\t3\ta"]
+    _write(tmp_path, "qqp", row, broken[0], broken[1], row, broken[2])
+    assert load_split(GLUE["qqp"], "train", tmp_path) == [expected, expected]
+    _write(tmp_path, "qqp", row, *broken, row, "4\t5\t6\tb")
+    _fails("qqp", tmp_path, "train.tsv:7: 4 tab-separated columns where 6 are needed; the official file has 3 such row")
+    assert coverage(GLUE["qqp"], "train", 363_846).describe() == (
+        "363,846 rows, complete (without the official file's 3 broken rows)"
+    )
+    assert coverage(GLUE["qqp"], "train", 363_845).describe() == "363,845 of 363,846 rows (100.0 %)"
+    # No other file has any.
+    assert [
+        (name, split) for name, task in GLUE.items() for split, file in task.splits.items() if file.broken_rows
+    ] == [("qqp", "train")]
+    path = _write(tmp_path, "qqp", row, broken[0])
+    path.rename(path.with_name("dev.tsv"))
+    _fails("qqp", tmp_path, "dev.tsv:3: 4 tab-separated columns where 6 are needed", split="validation")
+
+
 def _fails(task: str, folder: Path, message: str, split: str = "train") -> None:
     with pytest.raises(InputError) as caught:
         load_split(GLUE[task], split, folder)

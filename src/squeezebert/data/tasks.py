@@ -29,6 +29,8 @@ class Split:
     """Name of the split in ``nyu-mll/glue``."""
     rows: int
     """Rows of the official split."""
+    broken_rows: int = 0
+    """Rows of the official file, beside those, that lack columns. They are left out, as the hub does."""
     labelled: bool = True
     """Whether the file tells the answers."""
     columns: tuple[str, ...] = ()
@@ -112,7 +114,10 @@ _ROWS = (
         metrics=("accuracy", "f1", "accuracy_and_f1"), primary_metric="accuracy_and_f1",
         folder="QQP", text_columns=("question1", "question2"), label_column="is_duplicate",
         hub_columns=("question1", "question2"),
-        splits=_splits(363_846, 40_430, 390_965),
+        splits={
+            **_splits(363_846, 40_430, 390_965),
+            "train": Split(file="train.tsv", hub="train", rows=363_846, broken_rows=3),
+        },
     ),
     Task(
         name="mnli", kind="single_label", labels=("entailment", "neutral", "contradiction"), pair=True,
@@ -183,6 +188,8 @@ class Coverage:
     """Rows at hand."""
     official: int
     """Rows of the official split."""
+    broken: int = 0
+    """Rows of the official file, beside those, that are left out because they lack columns."""
 
     @property
     def complete(self) -> bool:
@@ -192,7 +199,8 @@ class Coverage:
     def describe(self) -> str:
         """For people: ``872 rows, complete`` or ``19,734 of 392,702 rows (5.0 %)``."""
         if self.complete:
-            return f"{self.rows:,} rows, complete"
+            left_out = f" (without the official file's {self.broken} broken rows)" if self.broken else ""
+            return f"{self.rows:,} rows, complete{left_out}"
         return f"{self.rows:,} of {self.official:,} rows ({100 * self.rows / self.official:.1f} %)"
 
 
@@ -202,7 +210,8 @@ def coverage(task: Task, split: str, rows: int) -> Coverage:
     Raises:
         InputError: The task has no such split.
     """
-    return Coverage(rows, _find_split(task, split).rows)
+    found = _find_split(task, split)
+    return Coverage(rows, found.rows, found.broken_rows)
 
 
 def load_split(task: Task, split: str, data_dir: str | Path | None) -> list[Example]:
@@ -215,7 +224,7 @@ def load_split(task: Task, split: str, data_dir: str | Path | None) -> list[Exam
         data_dir: Folder of the official download: the root or the task's own; None: the hub's ``nyu-mll/glue``.
 
     Returns:
-        The rows in the file's order; those of test splits are unlabelled.
+        The rows in the file's order, without the split's known broken ones; those of test splits are unlabelled.
 
     Raises:
         InputError: The task has no such split, its file is missing, or a row is malformed; the message names file
@@ -263,14 +272,18 @@ def _read_file(task: Task, split: Split, path: Path) -> Iterator[Example]:
                 f"it has {', '.join(columns) if any(columns) else 'no columns'}"
             )
     places = [columns.index(name) for name in wanted]
-    rows = 0
+    rows = broken = 0
     for number, line in lines:
         if not line:
             continue
         where = f"{path}:{number}"
         fields = line.split("\t")
         if len(fields) < len(columns):
-            raise InputError(f"{where}: {len(fields)} tab-separated columns where {len(columns)} are needed")
+            broken += 1
+            if broken <= split.broken_rows:
+                continue
+            known = f"; the official file has {split.broken_rows} such rows, this is one more" if broken > 1 else ""
+            raise InputError(f"{where}: {len(fields)} tab-separated columns where {len(columns)} are needed{known}")
         rows += 1
         cells = [fields[place] for place in places]
         yield Example(
