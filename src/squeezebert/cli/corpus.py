@@ -11,9 +11,9 @@ from pathlib import Path
 from squeezebert.data.corpus import BOUNDARIES, Settings
 from squeezebert.data.corpus_build import Progress, build_corpus
 from squeezebert.data.shards import SPLITS, Corpus, Lengths, Manifest, summarize_lengths
+from squeezebert.durations import duration
 from squeezebert.errors import InputError
 from squeezebert.tokenizer import Tokenizer
-from squeezebert.training.progress import duration
 
 _EXCERPT = 5
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from squeezebert.data.glue_download import BASE_URL, Progress, download
 from squeezebert.data.tasks import GLUE, get_task
-from squeezebert.training.progress import duration
+from squeezebert.durations import duration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

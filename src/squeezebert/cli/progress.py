@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from squeezebert.training.progress import duration
+from squeezebert.durations import duration
 
 
 class Progress:
