@@ -22,6 +22,8 @@ from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
 Case = dict[str, Any]
+_PAUSE = 0.05
+"""Seconds before a turn, in which the threads of the contender before stop spinning."""
 
 
 def cpu_name() -> str:
@@ -60,10 +62,8 @@ class Worker:
 
     def __init__(self, script: str, name: str, arguments: Sequence[str], threads: int) -> None:
         self.name = name
-        # Runtimes' threads must not spin while another contender is being timed.
         environment = os.environ | {
             "OMP_NUM_THREADS": str(threads),
-            "OMP_WAIT_POLICY": "PASSIVE",
             "TOKENIZERS_PARALLELISM": "false",
             "TRANSFORMERS_VERBOSITY": "error",
             "TQDM_DISABLE": "1",
@@ -91,6 +91,7 @@ class Worker:
     def run(self, case: Case) -> float:
         """Seconds of one timed run."""
         assert self.process.stdin is not None
+        time.sleep(_PAUSE)
         self.process.stdin.write(json.dumps(case) + "\n")
         self.process.stdin.flush()
         return float(self._answer())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -89,3 +91,42 @@ def test_bf16_on_cpu_takes_the_measured_form() -> None:
         torch.nn.init.normal_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
         assert layer(x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("leading", "inputs", "outputs", "groups"), SHAPES)
+def test_packed_weights_give_the_same(leading: tuple[int, ...], inputs: int, outputs: int, groups: int) -> None:
+    torch.manual_seed(2)
+    layer = GroupedLinear(inputs, outputs, groups).eval()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(*leading, inputs)
+    with torch.no_grad():
+        plain = layer(x)
+        layer.pack()
+        assert layer.packed is not None
+        torch.testing.assert_close(layer(x), plain, atol=1e-4, rtol=1e-5)
+        for tokens in (0, 1, 2, 16, 31, 64, 104, 128, 208, 1024, 1025):
+            x_NC = torch.randn(tokens, inputs)
+            expected = grouped_linear(x_NC, layer.weight, layer.bias, groups, "split")
+            torch.testing.assert_close(layer(x_NC), expected, atol=1e-3, rtol=1e-5)
+    assert layer(x.requires_grad_()).requires_grad  # gradients do not pass through packed weights
+    assert copy.deepcopy(layer).packed is None
+
+
+def test_packed_weights_are_dropped_when_the_weight_may_change() -> None:
+    layer = GroupedLinear(8, 8, 4)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    other = {name: torch.randn_like(value) for name, value in layer.state_dict().items()}
+    for change in (
+        lambda: layer.train(),
+        lambda: layer.load_state_dict(other),
+        lambda: layer.double(),
+        lambda: layer.float(),
+    ):
+        layer.pack()
+        change()
+        assert layer.packed is None
+    layer.double().pack()
+    assert layer.packed is None
+    assert "packed" not in layer.state_dict()

@@ -10,14 +10,18 @@ one of three equal forms; which is fastest depends on device and number format (
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Self
+
+from squeezebert.model.packing import MOST_TOKENS, PackedWeight, can_pack
 
 Form = Literal["auto", "conv", "split", "bmm"]
 FORMS: tuple[Form, ...] = get_args(Form)
+_HAS_ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 class GroupedLinear(nn.Module):
@@ -31,6 +35,7 @@ class GroupedLinear(nn.Module):
     Attributes:
         weight: ``[out_features, in_features / groups]``; rows of group g are ``g * out / groups`` and following.
         bias: ``[out_features]``.
+        packed: The weight as oneDNN reads it, after :meth:`pack`; else None.
         form: How the product is computed: "conv" (kernel-1 convolution), "split" (one linear per group), "bmm" (one
             batched matrix product) or "auto" (the fastest by measurement for the input's device and number format).
     """
@@ -43,10 +48,39 @@ class GroupedLinear(nn.Module):
         self.form: Form = "auto"
         self.weight = nn.Parameter(torch.empty(out_features, in_features // groups))
         self.bias = nn.Parameter(torch.empty(out_features))
+        self.packed: PackedWeight | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer: ``[..., in_features]`` to ``[..., out_features]``."""
+        if self.packed is not None and not torch.is_grad_enabled() and _onednn_applies(x):
+            x_NC = x.reshape(-1, self.in_features)
+            if self.form in ("auto", "conv") and 0 < len(x_NC) <= MOST_TOKENS:
+                return self.packed.product(x_NC, self.bias).view(*x.shape[:-1], self.out_features)
         return grouped_linear(x, self.weight, self.bias, self.groups, self.form)
+
+    def pack(self) -> None:
+        """Lay the weight out once for inference in fp32 on a CPU; does nothing where that is not possible.
+
+        The copy is dropped when the layer is moved, loaded or put back to training. It does not see other changes.
+        """
+        self.packed = PackedWeight(self.weight, self.groups) if can_pack(self.weight) else None
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode; training changes the weight, so it unpacks."""
+        if mode:
+            self.packed = None
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self.packed = None
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.packed = None
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"packed": None}  # opaque to copying; packed again where it is wanted
 
     def extra_repr(self) -> str:
         """Sizes shown when the module is printed."""
@@ -104,15 +138,24 @@ def _bmm(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     x_NC = x.reshape(-1, x.shape[-1])
-    eager = not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
-    if eager and x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        if torch.is_grad_enabled():
-            y_NC: Tensor = _OneDnnConv.apply(x_NC, weight, bias, groups)  # type: ignore[no-untyped-call]
-        else:
-            y_NC = _onednn_convolution(x_NC, weight, bias, groups)
-    else:
+    if not _onednn_applies(x):
         y_NC = F.conv2d(_as_image(x_NC), weight[:, :, None, None], bias, groups=groups).permute(0, 2, 3, 1)
+    elif torch.is_grad_enabled():
+        y_NC = _OneDnnConv.apply(x_NC, weight, bias, groups)  # type: ignore[no-untyped-call]
+    else:
+        y_NC = _onednn_convolution(x_NC, weight, bias, groups)
     return y_NC.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _onednn_applies(x: Tensor) -> bool:
+    """Whether oneDNN may be asked by name: eager fp32 on a CPU, whose torch was built with it."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.compiler.is_compiling()
+        and not torch.is_autocast_enabled("cpu")
+        and _HAS_ONEDNN
+    )
 
 
 def _as_image(x_NC: Tensor) -> Tensor:

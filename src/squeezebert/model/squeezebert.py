@@ -163,3 +163,14 @@ def set_form(module: nn.Module, form: Form) -> None:
     for part in module.modules():
         if isinstance(part, GroupedLinear):
             part.form = form
+
+
+def pack_for_inference(module: nn.Module) -> None:
+    """Lay the grouped layers' weights out as oneDNN wants them (:meth:`GroupedLinear.pack`), once for all calls.
+
+    At 32 tokens doing so in each call is half of the time. It takes as much memory again as the layers' weights, and
+    serves where no gradients are asked for.
+    """
+    for part in module.modules():
+        if isinstance(part, GroupedLinear):
+            part.pack()
