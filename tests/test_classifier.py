@@ -125,6 +125,17 @@ def test_fit_keeps_the_run_where_asked(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "metrics.json").is_file()
 
 
+def test_a_finished_run_is_that_of_its_own_call_only(tmp_path: Path) -> None:
+    settings = SETTINGS | {"epochs": 1, "output": tmp_path / "run"}
+    first = Classifier("tiny").fit(GOOD + BAD, ["good"] * 6 + ["bad"] * 6, **settings)
+    again = Classifier("tiny").fit(GOOD + BAD, ["good"] * 6 + ["bad"] * 6, **settings, resume=True)
+    assert again.predict(GOOD) == first.predict(GOOD)
+    with pytest.raises(InputError, match="epochs was 1"):
+        Classifier("tiny").fit(GOOD + BAD, ["good"] * 6 + ["bad"] * 6, **settings | {"epochs": 2}, resume=True)
+    with pytest.raises(InputError, match="labels was"):
+        Classifier("tiny").fit(GOOD + BAD, ["great"] * 6 + ["bad"] * 6, **settings, resume=True)
+
+
 def test_fit_on_pairs_with_several_labels() -> None:
     labels = [["short", "good"], ["short"], []] * 4
     settings = SETTINGS | {"epochs": 1}

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,13 @@ from squeezebert import checkpoint
 from squeezebert.data.examples import Example
 from squeezebert.data.tables import derive_task
 from squeezebert.errors import InputError
+from squeezebert.model.config import ModelConfig
 from squeezebert.tokenizer import Tokenizer
 from squeezebert.training import finetune as module
+from squeezebert.training.batches import EncodedExamples
 from squeezebert.training.finetune import FinetuneResult, finetune
-from squeezebert.training.labelled import LabelledData
-from squeezebert.training.run_folder import check_space
+from squeezebert.training.labelled import LabelledData, read_labelled_data
+from squeezebert.training.run_folder import check_space, occupy
 from squeezebert.training.settings import FinetuneSettings
 
 Make = Callable[..., FinetuneSettings]
@@ -74,6 +78,8 @@ def test_the_saved_model_gives_the_saved_predictions(settings: Make) -> None:
     assert loaded.tokenizer is not None
     assert loaded.config.labels == ("negative", "positive")
     assert loaded.extra["max_length"] == 512
+    assert loaded.extra["pair"] is False
+    assert 'classify --model . "a text to label"' in (result.folder / "README.md").read_text()
     best = result.metrics["seeds"][0]
     assert loaded.extra["figures"] == best["figures"]
     lines = (result.folder.parent / "dev.csv").read_text().splitlines()[1:]
@@ -127,6 +133,36 @@ def test_a_finished_run_says_so(settings: Make, capsys: pytest.CaptureFixture[st
     assert _run(settings(epochs=1, resume=True)).metrics == first.metrics
     assert "this run is finished" in capsys.readouterr().err
     assert (first.folder / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_finished_run_is_that_of_its_own_command_only(settings: Make, tmp_path: Path) -> None:
+    folder = _run(settings(epochs=1)).folder
+    with pytest.raises(InputError, match="epochs was 1 when the run began, and is 2 now"):
+        finetune(settings(epochs=2, resume=True))
+    before = {name: (tmp_path / name).read_text() for name in ("train.csv", "dev.csv")}
+    # The same rows have the same classes, under other names.
+    for name, text in before.items():
+        (tmp_path / name).write_text(text.replace(",positive", ",good").replace(",negative", ",bad"))
+    with pytest.raises(InputError, match=r"labels was \['negative', 'positive'\] .* is \['bad', 'good'\] now"):
+        finetune(settings(epochs=1, resume=True))
+    (tmp_path / "train.csv").write_text(before["train.csv"] + "one more,positive\n")
+    (tmp_path / "dev.csv").write_text(before["dev.csv"])
+    with pytest.raises(InputError, match="the train data"):
+        finetune(settings(epochs=1, resume=True))
+    (tmp_path / "train.csv").write_text(before["train.csv"])
+    stored = json.loads((folder / "settings.json").read_text())
+    stored["settings"]["num_processes"] = 2
+    (folder / "settings.json").write_text(json.dumps(stored))
+    with pytest.raises(InputError, match="num_processes was 2 when the run began, and is 1 now"):
+        finetune(settings(epochs=1, resume=True))
+
+
+def test_two_runs_in_one_folder(settings: Make, tmp_path: Path) -> None:
+    with (
+        occupy(tmp_path / "out", resume=False),
+        pytest.raises(InputError, match="another run is at work in this folder"),
+    ):
+        finetune(settings())
 
 
 def test_resume_without_a_run_begins_one(settings: Make) -> None:
@@ -241,6 +277,8 @@ def test_a_number_for_a_pair(settings: Make, tmp_path: Path) -> None:
     assert result.metrics["mean"]["dev"]["pearson"] > 0.9
     config = checkpoint.read_config(result.folder)
     assert (config.num_labels, config.problem_type) == (1, "regression")
+    assert checkpoint.load(result.folder).extra["pair"] is True
+    assert 'classify --model . "the first text" --pair "the second text"' in (result.folder / "README.md").read_text()
     rows_said = _predictions(result.folder)
     errors = [(row["logits"][0] - row["label"]) ** 2 for row in rows_said]
     assert result.metrics["mean"]["dev"]["loss"] == pytest.approx(np.mean(errors), rel=1e-5)
@@ -265,6 +303,35 @@ def test_a_finetuned_model_is_a_start_for_another_task(
     third = _run(settings(model=str(start), epochs=1, learning_rate=1e-7, output=tmp_path / "third")).folder
     kept = load_file(third / "model.safetensors")["classifier.weight"]
     torch.testing.assert_close(kept, before["classifier.weight"], rtol=0, atol=1e-4)
+
+
+def test_a_start_with_the_same_labels_in_another_order(
+    settings: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = _run(settings(epochs=1)).folder
+    chosen = settings(model=str(start), epochs=1, learning_rate=1e-7, output=tmp_path / "second")
+    data = read_labelled_data(chosen)
+    task = dataclasses.replace(data.task, labels=("positive", "negative"))
+    train, dev = ([dataclasses.replace(e, label=1 - e.label) for e in part] for part in (data.train, data.dev["dev"]))  # type: ignore[operator]
+    second = _run(chosen, LabelledData(task=task, train=train, dev={"dev": dev}, notes=())).folder
+    assert capsys.readouterr().err.count("labels were put in the order of the task's") == 1
+    assert checkpoint.read_config(second).labels == ("positive", "negative")
+    before, after = load_file(start / "model.safetensors"), load_file(second / "model.safetensors")
+    for name in ("classifier.weight", "classifier.bias"):
+        torch.testing.assert_close(after[name], before[name].flip(0), rtol=0, atol=1e-4)
+
+
+def test_the_loss_of_huge_values_is_a_number() -> None:
+    tokenizer = Tokenizer.from_vocab(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    examples = EncodedExamples([Example("x", None, 3e25), Example("x", None, -1e25)], tokenizer, 8)
+    config = ModelConfig(num_labels=1, problem_type="regression")
+    assert module.mean_loss(np.zeros((2, 1), np.float32), examples, config) == pytest.approx(5e50)
+
+
+def test_a_figure_that_is_no_number_ends_the_run(settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "score", lambda *args: {"accuracy": math.nan})
+    with pytest.raises(InputError, match="dev: accuracy is nan"):
+        finetune(settings(epochs=1))
 
 
 def test_examples_in_memory(settings: Make, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ tags:
 Takes {"two texts" if task.pair else "a text"}, gives {_GIVES[task.kind]}: {labels}.
 
 ```
-squeezebert classify --model . "a text to label"
+squeezebert classify --model . {'"the first text" --pair "the second text"' if task.pair else '"a text to label"'}
 ```
 
 ## Data

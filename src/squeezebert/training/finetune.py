@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import statistics
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from squeezebert import checkpoint
 from squeezebert.data.collate import sorted_batches
 from squeezebert.data.tasks import Kind, Task
 from squeezebert.errors import InputError
-from squeezebert.evaluation.metrics import LOWER_IS_BETTER, score
+from squeezebert.evaluation.metrics import score
 from squeezebert.files import atomic_path, read_json, write_json, write_text
 from squeezebert.host import keep_freed_memory
 from squeezebert.model.config import SIZES, ModelConfig, ProblemType
@@ -35,7 +36,7 @@ from squeezebert.training.loop import Interrupted, LoopSettings, fit, make_accel
 from squeezebert.training.losses import ClassificationLoss, forward, unwrapped
 from squeezebert.training.optimizer import build_optimizer
 from squeezebert.training.progress import Figures, read_log, say
-from squeezebert.training.run_folder import METRICS, SETTINGS, begin, check_folder, check_space, remove_leftovers
+from squeezebert.training.run_folder import METRICS, SETTINGS, begin, check_space, occupy, remove_leftovers
 from squeezebert.training.schedule import Phase
 from squeezebert.training.settings import FinetuneSettings
 from squeezebert.training.state import Evaluation
@@ -99,16 +100,18 @@ def finetune(settings: FinetuneSettings, data: LabelledData | None = None) -> Fi
     """
     keep_freed_memory()
     accelerator = make_accelerator(settings.device)
-    output = settings.output
-    if check_folder(output, resume=settings.resume):
-        say(f"{output}: this run is finished")
-        return FinetuneResult(output, read_json(output / METRICS)) if accelerator.is_main_process else None
-    accelerator.wait_for_everyone()
+    with occupy(settings.output, resume=settings.resume, write=accelerator.is_main_process) as finished:
+        accelerator.wait_for_everyone()
+        return _run(accelerator, settings, data or read_labelled_data(settings), finished=finished)
 
-    data = data or read_labelled_data(settings)
+
+def _run(
+    accelerator: Accelerator, settings: FinetuneSettings, data: LabelledData, *, finished: bool
+) -> FinetuneResult | None:
+    """Go through the whole run, or what is left of it."""
+    output, task = settings.output, data.task
     tokenizer = _tokenizer(settings, data)
-    loaded = _load(settings, data.task, tokenizer, settings.seeds[0])
-    start = loaded.report.describe()
+    loaded, start = _load(settings, task, tokenizer, settings.seeds[0])
     if not (output / SETTINGS).exists():
         check_space(output, loaded.model, models=len(settings.seeds) + 1)
     longest = loaded.config.max_position_embeddings
@@ -120,11 +123,17 @@ def finetune(settings: FinetuneSettings, data: LabelledData | None = None) -> Fi
     train = EncodedExamples(data.train, tokenizer, max_length)
     dev = {name: EncodedExamples(examples, tokenizer, max_length) for name, examples in data.dev.items()}
     decisive = {name: value for name, value in settings.to_dict().items() if name not in _PATHS}
+    decisive |= {"kind": task.kind, "labels": list(task.labels), "pair": task.pair}
+    # Each process draws dropout masks of its own.
+    decisive["num_processes"] = accelerator.num_processes
     fingerprints = {name: examples.fingerprint() for name, examples in {"train": train, **dev}.items()}
     begin(output, decisive, fingerprints, write=accelerator.is_main_process)
+    if finished:
+        say(f"{output}: this run is finished")
+        return FinetuneResult(output, read_json(output / METRICS)) if accelerator.is_main_process else None
     if accelerator.is_main_process:
         remove_leftovers(output)
-        for line in [*(f"{data.task.name}: {note}" for note in data.notes), f"model: {start}"]:
+        for line in [*(f"{task.name}: {note}" for note in data.notes), f"model: {start}"]:
             say(line)
         if train.truncated:
             say(f"{train.truncated:,} of {len(train):,} training texts reach {max_length} tokens and are cut")
@@ -133,7 +142,7 @@ def finetune(settings: FinetuneSettings, data: LabelledData | None = None) -> Fi
     try:
         for seed in settings.seeds:
             if not (_folder(settings, seed) / METRICS).exists():
-                _train_seed(accelerator, settings, data.task, tokenizer, train, dev, seed)
+                _train_seed(accelerator, settings, task, tokenizer, train, dev, seed)
     except Interrupted as interruption:
         if accelerator.is_main_process:
             how = "--resume" if settings.task or settings.train else "resume=True"
@@ -155,7 +164,7 @@ def _train_seed(
 ) -> None:
     """Build and fit the model of one seed; its folder then holds the best model and its figures."""
     folder = _folder(settings, seed)
-    model = _load(settings, task, tokenizer, seed).model.to(accelerator.device)
+    model = _load(settings, task, tokenizer, seed)[0].model.to(accelerator.device)
     optimizer = build_optimizer(model, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
     batches = EpochBatches(train, settings.batch_size, seed)
     phase = Phase(
@@ -172,11 +181,13 @@ def _train_seed(
             logits[name] = predict(model, examples, accelerator)
             loss = mean_loss(logits[name], examples, unwrapped(model).config)
             figures[name] = {**score(task, logits[name], examples.labels or []), "loss": loss}
-        chosen = next(iter(figures.values()))[task.primary_metric]
-        return -chosen if task.primary_metric in LOWER_IS_BETTER else chosen, figures
+            for figure, value in figures[name].items():
+                if not math.isfinite(value):
+                    raise InputError(f"{name}: {figure} is {value}; try a lower learning rate, or smaller values")
+        return next(iter(figures.values()))[task.primary_metric], figures
 
     def keep_best(evaluation: Evaluation) -> None:
-        about = {"task": task.name, "max_length": train.max_length, "figures": evaluation.figures}
+        about = {"task": task.name, "pair": task.pair, "max_length": train.max_length, "figures": evaluation.figures}
         checkpoint.save(model, folder / "model", tokenizer=tokenizer, extra=about)
         _write_predictions(folder / PREDICTIONS, logits, dev)
 
@@ -278,10 +289,10 @@ def predict(model: nn.Module, examples: EncodedExamples, accelerator: Accelerato
 
 
 def mean_loss(logits_nK: NDArray[np.float32], examples: EncodedExamples, config: ModelConfig) -> float:
-    """Loss of logits against the examples' labels."""
+    """Loss of logits against the examples' labels, in fp64, which no square of an fp32 number overflows."""
     labels = examples.collate(np.arange(len(examples))).labels
     assert labels is not None
-    return float(sequence_loss(torch.from_numpy(logits_nK), torch.from_numpy(labels), config))
+    return float(sequence_loss(torch.from_numpy(logits_nK).double(), torch.from_numpy(labels), config))
 
 
 def _tokenizer(settings: FinetuneSettings, data: LabelledData) -> Tokenizer:
@@ -296,29 +307,37 @@ def _tokenizer(settings: FinetuneSettings, data: LabelledData) -> Tokenizer:
     return tokenizer
 
 
-def _load(settings: FinetuneSettings, task: Task, tokenizer: Tokenizer, seed: int) -> checkpoint.Loaded:
-    """The model with the head that the task needs; new weights follow the seed."""
+def _load(settings: FinetuneSettings, task: Task, tokenizer: Tokenizer, seed: int) -> tuple[checkpoint.Loaded, str]:
+    """The model with the head that the task needs, and where its weights come from; new ones follow the seed."""
     changes: dict[str, Any] = {
         "num_labels": task.num_labels,
-        "id2label": dict(enumerate(task.labels)),
         "problem_type": PROBLEM_TYPES[task.kind],
         "hidden_dropout_prob": settings.dropout,
         "attention_probs_dropout_prob": settings.dropout,
         "classifier_dropout": settings.dropout,
     }
-    random = checkpoint.is_size(settings.model)
-    if random and settings.vocab is None:
+    if checkpoint.is_size(settings.model) and settings.vocab is None:
         # Whole multiples of 64 rows suit the matrix units.
         changes["vocab_size"] = -(-tokenizer.vocab_size // 64) * 64
         changes |= {"real_vocab_size": tokenizer.vocab_size, "pad_token_id": tokenizer.pad_id}
     torch.manual_seed(seed)
     loaded = checkpoint.load(settings.model, "sequence_classification", vocab=settings.vocab, **changes)
-    if not random:
-        known = checkpoint.read_config(checkpoint.resolve(settings.model)).id2label
-        if len(known) == task.num_labels and tuple(known[i] for i in range(len(known))) != task.labels:
-            say(f"model: its classifier was made for {', '.join(known.values())}, so it begins anew")
-            initialize(loaded.model.classifier, loaded.config)  # type: ignore[arg-type]
-    return loaded
+    start = [loaded.report.describe()]
+    # Empty where the outputs have no names, or were of another number.
+    known = loaded.config.labels if loaded.config.id2label else ()
+    loaded.config = loaded.config.replace(id2label=dict(enumerate(task.labels)))
+    loaded.model.config = loaded.config  # type: ignore[assignment]
+    classifier = loaded.model.classifier
+    assert isinstance(classifier, nn.Linear)
+    if known and sorted(known) == sorted(task.labels) and known != task.labels:
+        start.append("its classifier's labels were put in the order of the task's")
+        rows = [known.index(label) for label in task.labels]
+        for parameter in classifier.parameters():
+            parameter.data = parameter.data[rows]
+    elif known and known != task.labels:
+        start.append(f"its classifier was made for {', '.join(known)}, so it begins anew")
+        initialize(classifier, loaded.config)
+    return loaded, "; ".join(start)
 
 
 def _precision(settings: FinetuneSettings, device: torch.device) -> Any:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from torch import nn
 
@@ -14,10 +15,18 @@ from squeezebert.errors import InputError
 from squeezebert.files import read_json, write_json
 from squeezebert.training.state import KEPT
 
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
 SETTINGS = "settings.json"
 """What decides a run's outcome; written first."""
 METRICS = "metrics.json"
 """A run's figures; written last, so it says that the run is finished."""
+_LOCK = ".lock"
+# Longer values, as the names of many labels, are cut in messages.
+_SHOWN = 200
 
 
 def check_folder(output: Path, *, resume: bool) -> bool:
@@ -31,12 +40,60 @@ def check_folder(output: Path, *, resume: bool) -> bool:
     existing = _existing(output)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"{existing}: cannot be written; choose another output folder")
-    used = output.is_dir() and any(output.iterdir())
+    used = output.is_dir() and any(path.name != _LOCK for path in output.iterdir())
     if used and not resume:
         raise InputError(f"{output}: holds files already; add --resume to go on with its run, or choose another folder")
     if used and not (output / SETTINGS).exists():
         raise InputError(f"{output}: holds files, but no run to resume; choose another folder")
     return (output / METRICS).exists()
+
+
+@contextmanager
+def occupy(output: Path, *, resume: bool, write: bool = True) -> Iterator[bool]:
+    """Check that a run may use ``output``, and keep other runs out of it until this one ends, however it ends.
+
+    Args:
+        output: The run's folder, made where it is missing.
+        resume: Whether to go on with the run in it.
+        write: Whether this process is the one that writes; the others only check.
+
+    Yields:
+        Whether the run is finished already.
+
+    Raises:
+        InputError: As :func:`check_folder`; or another run is at work in the folder.
+    """
+    finished = check_folder(output, resume=resume)
+    if fcntl is None or not write:
+        yield finished
+        return
+    created = [folder for folder in (output, *output.parents) if not folder.exists()]
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with (output / _LOCK).open("a") as file:
+            _lock(file, output)
+            try:
+                # A run may have ended here between the first look and the lock.
+                yield check_folder(output, resume=resume)
+            finally:
+                (output / _LOCK).unlink(missing_ok=True)
+    finally:
+        for folder in created:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def _lock(file: IO[str], output: Path) -> None:
+    busy = InputError(f"{output}: another run is at work in this folder; wait for its end, or choose another folder")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise busy from None
+    except OSError:
+        return  # a file system without locks
+    if os.fstat(file.fileno()).st_nlink == 0:
+        # Its owner removed it after this process had opened it.
+        raise busy
 
 
 def check_space(output: Path, model: nn.Module, *, models: int) -> None:
@@ -85,7 +142,8 @@ def begin(output: Path, settings: Mapping[str, Any], data: Mapping[str, str], *,
         before = former["settings"].get(name)
         if before != value:
             raise InputError(
-                f"{path}: {name} was {before} when the run began, and is {value} now; set it back, {remedy}"
+                f"{path}: {name} was {before!s:.{_SHOWN}} when the run began, and is {value!s:.{_SHOWN}} now; "
+                f"set it back, {remedy}"
             )
     for name in {**data, **former["data"]}:
         if former["data"].get(name) != data.get(name):
