@@ -30,6 +30,7 @@ from squeezebert.training.pretrain import PhaseBatches, PretrainSettings, evalua
 from squeezebert.training.pretraining_loss import PretrainingLoss
 from squeezebert.training.progress import read_log
 from squeezebert.training.recipes import load_recipe, recipe_names
+from squeezebert.training.run_folder import occupy
 from squeezebert.training.speed import training_flops
 
 RECIPE = """
@@ -216,6 +217,11 @@ def test_resume_refuses_another_recipe_or_corpus(settings: Callable[..., Pretrai
     with pytest.raises(InputError, match=r"beta2 was 0\.999 when the run began, and is 0\.98 now"):
         pretrain(settings("run", "beta2=0.98", resume=True))
     with pytest.raises(InputError, match="add --resume"):
+        pretrain(settings())
+
+
+def test_two_runs_in_one_folder(settings: Callable[..., PretrainSettings], tmp_path: Path) -> None:
+    with occupy(tmp_path / "run", resume=False), pytest.raises(InputError, match="another run is at work"):
         pretrain(settings())
 
 

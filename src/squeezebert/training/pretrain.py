@@ -37,7 +37,7 @@ from squeezebert.training.pretraining_loss import PretrainingLoss
 from squeezebert.training.pretraining_report import draw_pretraining_curves, pretraining_card
 from squeezebert.training.progress import Figures, describe_figures, duration, read_log, say
 from squeezebert.training.recipes import PhaseRecipe, Recipe
-from squeezebert.training.run_folder import METRICS, SETTINGS, begin, check_folder, check_space
+from squeezebert.training.run_folder import METRICS, SETTINGS, begin, check_space, occupy
 from squeezebert.training.schedule import Schedule
 from squeezebert.training.settings import Device
 from squeezebert.training.speed import Peak, peak_flops, training_flops
@@ -191,13 +191,19 @@ def pretrain(settings: PretrainSettings) -> PretrainResult | None:
     """
     start = time.monotonic()
     keep_freed_memory()
-    recipe, output = settings.recipe, settings.output
+    output = settings.output
     accelerator = make_accelerator(settings.device)
-    if check_folder(output, resume=settings.resume):
-        say(f"{output}: this run is finished")
-        return PretrainResult(output, read_json(output / METRICS)) if accelerator.is_main_process else None
-    accelerator.wait_for_everyone()
+    with occupy(output, resume=settings.resume, write=accelerator.is_main_process) as finished:
+        accelerator.wait_for_everyone()
+        if finished:
+            say(f"{output}: this run is finished")
+            return PretrainResult(output, read_json(output / METRICS)) if accelerator.is_main_process else None
+        return _run(accelerator, settings, start)
 
+
+def _run(accelerator: Accelerator, settings: PretrainSettings, start: float) -> PretrainResult | None:
+    """Go through the whole run, or what is left of it; its time counts from ``start``."""
+    recipe, output = settings.recipe, settings.output
     corpus, held_out = Corpus.open(settings.corpus, "train"), Corpus.open(settings.corpus, "held_out")
     tokenizer = Tokenizer.load(settings.corpus)
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
@@ -285,8 +291,10 @@ def pretrain(settings: PretrainSettings) -> PretrainResult | None:
     if progress.step < recipe.steps:
         save_model()
         _draw(settings, recipe)
-        say(f"{settings.max_minutes:g} min are over, stopped after step {progress.step:,} of {recipe.steps:,} with its")
-        say(f"state saved; go on with: {_command(settings)}")
+        say(
+            f"{settings.max_minutes:g} min are over, stopped after step {progress.step:,} of {recipe.steps:,} with its "
+            f"state saved; go on with: {_command(settings)}"
+        )
         return PretrainResult(output, None)
     save_model(progress.evaluations[-1])
     return _finish(settings, corpus, config, gauge, peak, precision, progress, accelerator)
@@ -456,7 +464,6 @@ def _finish(
         "tokens": tokens,
         "flops": flops,
         "figures": last.figures,
-        "best_step": progress.best.step if progress.best else progress.step,
         "seconds": round(progress.seconds, 1),
         "tokens_per_second": round(tokens / progress.seconds, 1),
         "model_flop_utilisation": flops / progress.seconds / (peak.flops * accelerator.num_processes),
@@ -474,8 +481,8 @@ def _finish(
     # This file says that the run is finished, so it comes last.
     write_json(output / METRICS, metrics)
     shutil.rmtree(output / "state")
-    say(f"{duration(progress.seconds)} of training, {metrics['tokens_per_second']:,.0f} tokens/s; ")
-    say(f"curves and model card in {output}")
+    speed = f"{duration(progress.seconds)} of training, {metrics['tokens_per_second']:,.0f} tokens/s"
+    say(f"{speed}; curves and model card in {output}")
     return PretrainResult(output, metrics)
 
 
