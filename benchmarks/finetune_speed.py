@@ -142,9 +142,8 @@ def main() -> None:
     for turn in range(args.rounds):
         for worker in workers:
             seconds[worker.name]["s/example"].append(worker.run({"steps": args.steps, "turn": turn}))
-            print(
-                f"turn {turn + 1} of {args.rounds}: {worker.name} {1 / seconds[worker.name]['s/example'][-1]:.1f} examples/s"
-            )
+            rate = 1 / seconds[worker.name]["s/example"][-1]
+            print(f"turn {turn + 1} of {args.rounds}: {worker.name} {rate:.1f} examples/s")
     for worker in workers:
         worker.close()
 

@@ -130,7 +130,10 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def write_results(what: str, title: str, body: str, data: Any, packages: Sequence[str]) -> Path:
     """Write ``results/<what>_<date>.md`` and ``.json`` with CPU, versions and the command."""
     date = datetime.date.today().isoformat()
-    facts = {"date": date, "cpu": cpu_name(), "versions": versions(packages), "command": "python " + " ".join(sys.argv)}
+    # Where the data lay is nobody's concern: a path is shown by its name.
+    words = [Path(word).name if number and Path(word).exists() else word for number, word in enumerate(sys.argv)]
+    command = "python " + " ".join(words)
+    facts = {"date": date, "cpu": cpu_name(), "versions": versions(packages), "command": command}
     lines = [
         f"# {title}",
         "",

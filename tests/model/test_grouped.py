@@ -79,18 +79,20 @@ def test_second_half_of_gradients_is_skipped_when_frozen() -> None:
     assert weight.grad is None
 
 
-def test_bf16_on_cpu_takes_the_measured_form() -> None:
-    x = torch.randn(2, 8)
-    assert fastest_form(x) == "conv"
-    assert fastest_form(x.bfloat16()) == "split"
-    with torch.no_grad():
-        assert fastest_form(x.bfloat16()) == "bmm"
+def test_the_form_follows_the_table() -> None:
+    few, some, many = (torch.randn(tokens, 8) for tokens in (32, 208, 1024))
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            assert [fastest_form(x) for x in (few, some, many)] == ["bmm", "conv", "conv"]
+            last = "split" if grad else "conv"
+            assert [fastest_form(x.bfloat16()) for x in (few, some, many)] == ["bmm", "bmm", last]
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                assert fastest_form(many) == last
+    layer = GroupedLinear(8, 8, 2)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert fastest_form(x) == "split"
-        layer = GroupedLinear(8, 8, 2)
-        torch.nn.init.normal_(layer.weight)
-        torch.nn.init.zeros_(layer.bias)
-        assert layer(x).dtype == torch.bfloat16
+        assert layer(many).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(("leading", "inputs", "outputs", "groups"), SHAPES)

@@ -111,17 +111,21 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1, for
 
 
 def fastest_form(x: Tensor) -> Form:
-    """The form that benchmarks/grouped_forms.py found fastest for the input's device and number format.
+    """The form that benchmarks/grouped_forms.py found fastest for the input's device, number format and token count.
 
-    fp32 on a CPU: "conv", whose kernels (oneDNN) beat the matrix library's in every shape, dense layers included.
-    bf16 on a CPU: "bmm" for inference, "split" where gradients follow. Elsewhere "bmm": one launch a layer.
+    fp32 on a CPU: "conv", whose kernels (oneDNN) are about twice as fast as the matrix library's, dense layers too; for a
+    few tokens "bmm", which lays no weight out. bf16 on a CPU: "bmm"; for many tokens "conv", or "split" where
+    gradients follow. Elsewhere "bmm": one launch a layer. Inside a graph the token count is open, and taken as large.
     """
     if x.device.type != "cpu":
         return "bmm"
+    few = not torch.compiler.is_compiling() and x.numel() < 64 * x.shape[-1]
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     if dtype == torch.float32:
-        return "conv"
-    return "split" if torch.is_grad_enabled() else "bmm"
+        return "bmm" if few else "conv"
+    if not torch.compiler.is_compiling() and x.numel() < 512 * x.shape[-1]:
+        return "bmm"
+    return "split" if torch.is_grad_enabled() else "conv"
 
 
 def _split(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
