@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from squeezebert.training.progress import Reporter, duration, read_log
+from squeezebert.training.progress import Reporter, read_log
 
 _FIGURES = {"loss": 0.5, "learning_rate": 3e-5, "examples_per_second": 100.0, "tokens_per_second": 1300.0}
 
@@ -54,10 +54,3 @@ def test_what_was_logged_beyond_the_state_is_dropped(tmp_path: Path) -> None:
     assert [line["step"] for line in read_log(tmp_path)] == [10, 10, 20]
     Reporter(tmp_path, title="seed 1", total_steps=20, steps_per_epoch=10, first_step=10).close()
     assert [line["step"] for line in read_log(tmp_path)] == [10, 10]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "0 s"), (99, "99 s"), (120, "2 min"), (5940, "99 min"), (12_000, "3 h 20 min")]
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

@@ -113,8 +113,8 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1, for
 def fastest_form(x: Tensor) -> Form:
     """The form that benchmarks/grouped_forms.py found fastest for the input's device, number format and token count.
 
-    fp32 on a CPU: "conv", whose kernels (oneDNN) are about twice as fast as the matrix library's, dense layers too; for a
-    few tokens "bmm", which lays no weight out. bf16 on a CPU: "bmm"; for many tokens "conv", or "split" where
+    fp32 on a CPU: "conv", whose kernels (oneDNN) are about twice as fast as the matrix library's, in dense layers too;
+    for a few tokens "bmm", which lays no weight out. bf16 on a CPU: "bmm"; for many tokens "conv", or "split" where
     gradients follow. Elsewhere "bmm": one launch a layer. Inside a graph the token count is open, and taken as large.
     """
     if x.device.type != "cpu":

@@ -24,6 +24,7 @@ from squeezebert import checkpoint
 from squeezebert.data.masking import Masking, Vocabulary
 from squeezebert.data.pretraining import PretrainingBatch, PretrainingSource
 from squeezebert.data.shards import MANIFEST, Corpus
+from squeezebert.durations import duration
 from squeezebert.errors import InputError
 from squeezebert.files import read_json, write_json, write_text
 from squeezebert.host import keep_freed_memory
@@ -35,7 +36,7 @@ from squeezebert.training.loop import Interrupted, LoopSettings, fit, make_accel
 from squeezebert.training.optimizer import build_optimizer
 from squeezebert.training.pretraining_loss import PretrainingLoss
 from squeezebert.training.pretraining_report import draw_pretraining_curves, pretraining_card
-from squeezebert.training.progress import Figures, describe_figures, duration, read_log, say
+from squeezebert.training.progress import Figures, describe_figures, read_log, say
 from squeezebert.training.recipes import PhaseRecipe, Recipe
 from squeezebert.training.run_folder import METRICS, SETTINGS, begin, check_space, occupy
 from squeezebert.training.schedule import Schedule

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from squeezebert.durations import duration
 from squeezebert.errors import require
 from squeezebert.files import write_text
 
@@ -157,11 +158,3 @@ def describe_figures(figures: Figures) -> str:
         " ".join([split, *(f"{name} {value:.4f}" for name, value in scores.items())])
         for split, scores in figures.items()
     )
-
-
-def duration(seconds: float) -> str:
-    """For people: ``45 s``, ``12 min``, ``3 h 20 min``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
