@@ -17,6 +17,7 @@ import torch  # noqa: E402
 
 from squeezebert import checkpoint  # noqa: E402
 from squeezebert.host import keep_freed_memory  # noqa: E402
+from squeezebert.model.squeezebert import pack_for_inference  # noqa: E402
 
 if TYPE_CHECKING:
     from squeezebert.data.collate import Batch
@@ -40,6 +41,7 @@ class TorchEngine:
 
     def __init__(self, loaded: checkpoint.Loaded, tokenizer: Tokenizer, device: torch.device) -> None:
         self._model = loaded.model.eval().to(device)
+        pack_for_inference(self._model)
         self._config: ModelConfig = loaded.config
         self._extra = loaded.extra
         self._device = device
