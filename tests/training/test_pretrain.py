@@ -278,7 +278,7 @@ def test_finetuning_takes_the_run_directly(unbroken: Path, tmp_path: Path) -> No
     from squeezebert.training.settings import FinetuneSettings
 
     table = tmp_path / "train.tsv"
-    table.write_text("text\tlabel\n" + "".join(f"a b {'c' if i % 2 else 'd'}\t{i % 2}\n" for i in range(20)))
+    table.write_text("text\tlabel\n" + "".join(f"{'a ' * i}{'c' if i % 2 else 'd'}\t{i % 2}\n" for i in range(20)))
     result = finetune(
         FinetuneSettings(
             model=str(unbroken), train=table, output=tmp_path / "fine", epochs=1, learning_rate=1e-9, device="cpu"
