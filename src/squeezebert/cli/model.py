@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info.add_argument("--tokens", type=int, help=f"sequence length that multiply-adds are counted for ({_TOKENS})")
     info.add_argument("--head", help="count with this head (the one in the checkpoint; for a size name: encoder)")
     info.add_argument("--json", action="store_true", help="print JSON")
-    convert = commands.add_parser("convert", help="rewrite any published layout as safetensors that transformers reads")
+    convert = commands.add_parser(
+        "convert", help="rewrite any published layout, or a BERT, as safetensors that transformers reads"
+    )
     convert.add_argument("source", metavar="IN", help="folder or hub id")
     convert.add_argument("output", metavar="OUT", type=Path, help="folder to write")
     convert.add_argument("--dtype", choices=("fp32", "fp16"), default="fp32", help="number format to write (fp32)")
@@ -110,10 +112,16 @@ def _table(rows: list[dict[str, Any]], tokens: int) -> str:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from squeezebert import checkpoint
+    from squeezebert import bert, checkpoint
 
     if args.data_dir is not None and not args.calibrate_labels:
         raise InputError("--data-dir is for --calibrate-labels; give both or neither")
+    if not checkpoint.is_size(args.source) and bert.is_bert(checkpoint.resolve(args.source)):
+        if args.calibrate_labels or args.dtype != "fp32":
+            raise InputError(f"{args.source}: a BERT is written in fp32 with its own labels; convert the result again")
+        print(bert.convert(args.source, args.output).describe())
+        print(f"{args.output}: written, a SqueezeBERT of one group")
+        return
     labels = _calibrate(args) if args.calibrate_labels else None
     report = checkpoint.convert(args.source, args.output, dtype=args.dtype, labels=labels)
     print(report.describe())
