@@ -95,3 +95,57 @@ def pretraining_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
             writer.add("held_out" if index % 5 == 0 else "train", ids, lengths)
         writer.finish(vocabulary={"size": tokenizer.vocab_size, "sha256": ""})
     return folder
+
+
+_PAIRS = ("sentence1", "sentence2")
+_GLUE_COLUMNS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    # Folder -> columns of the labelled files, columns of the test files, in the official layout.
+    "CoLA": (("source", "label", "mark", "sentence"), ("index", "sentence")),
+    "SST-2": (("sentence", "label"), ("index", "sentence")),
+    "MRPC": (("Quality", "#1 ID", "#1 String", "#2 String"), ("index", "#1 ID", "#1 String", "#2 String")),
+    "STS-B": (("index", "genre", *_PAIRS, "score"), ("index", "genre", *_PAIRS)),
+    "QQP": (("id", "qid1", "qid2", "question1", "question2", "is_duplicate"), ("id", "question1", "question2")),
+    "MNLI": (("index", "genre", *_PAIRS, "gold_label"), ("index", "genre", *_PAIRS)),
+    "QNLI": (("index", "question", "sentence", "label"), ("index", "question", "sentence")),
+    "RTE": (("index", *_PAIRS, "label"), ("index", *_PAIRS)),
+    "WNLI": (("index", *_PAIRS, "label"), ("index", *_PAIRS)),
+    "diagnostic": ((), ("index", *_PAIRS)),
+}
+_GLUE_LABELS = {
+    "MNLI": ("entailment", "neutral", "contradiction"),
+    "STS-B": ("0.5", "2.25", "4.75"),
+    "QNLI": ("not_entailment", "entailment"),
+    "RTE": ("not_entailment", "entailment"),
+}
+
+
+@pytest.fixture(scope="session")
+def write_glue() -> Callable[..., Path]:
+    """A function that writes GLUE in its official layout, a few rows a file, whose labels follow from a word."""
+
+    def write(root: Path, *, rows: int = 8, test_rows: int = 0) -> Path:
+        for folder, (labelled, unlabelled) in _GLUE_COLUMNS.items():
+            sets = ("_matched", "_mismatched") if folder == "MNLI" else ("",)
+            files = {} if folder == "diagnostic" else {"train": (labelled, rows)}
+            files |= {f"dev{name}": (labelled, rows) for name in sets if labelled}
+            tests = ("diagnostic",) if folder == "diagnostic" else tuple(f"test{name}" for name in sets)
+            files |= {name: (unlabelled, test_rows) for name in tests if test_rows}
+            for name, (columns, count) in files.items():
+                lines = [_glue_row(folder, columns, number) for number in range(count)]
+                header = [] if folder == "CoLA" and not name.startswith("test") else ["\t".join(columns)]
+                (root / folder).mkdir(parents=True, exist_ok=True)
+                (root / folder / f"{name}.tsv").write_text("".join(f"{line}\n" for line in header + lines))
+        return root
+
+    return write
+
+
+def _glue_row(folder: str, columns: tuple[str, ...], number: int) -> str:
+    labels = _GLUE_LABELS.get(folder, ("0", "1"))
+    kind = number % len(labels)
+    cells = {"index": str(number), "id": str(number), "source": "x", "mark": ""}
+    cells |= dict.fromkeys(("label", "Quality", "score", "is_duplicate", "gold_label"), labels[kind])
+    text = f"the {WORDS[kind]} film {WORDS[number % 7]}"
+    cells |= dict.fromkeys(("sentence", "sentence1", "question1", "#1 String"), text)
+    cells |= dict.fromkeys(("sentence2", "question2", "question", "#2 String"), f"a {WORDS[kind + 5]} plot")
+    return "\t".join(cells.get(column, "-") for column in columns)

@@ -18,12 +18,13 @@ from squeezebert.errors import InputError, MissingExtraError
 VERBS: dict[str, tuple[str, str]] = {
     "classify": ("classify", "label texts given as arguments, on standard input or in a file"),
     "finetune": ("finetune", "train a classifier on a GLUE task or on your own table"),
+    "distill": ("distill", "train a classifier on a teacher's opinion, as finetune --teacher does"),
     "evaluate": ("evaluate", "score a finetuned model on labelled data"),
     "pretrain": ("pretrain", "pretrain a model on a corpus, or score a pretrained one"),
     "fill-mask": ("fill_mask", "guess the masked words of a text"),
     "sentence-order": ("sentence_order", "tell whether two passages stand in their order"),
     "model": ("model", "describe a model, or convert it between checkpoint layouts"),
-    "glue": ("glue", "fetch the GLUE benchmark"),
+    "glue": ("glue", "fetch the GLUE benchmark, finetune on all of it, and write what its server scores"),
     "vocab": ("vocab", "learn a WordPiece vocabulary from text files"),
     "corpus": ("corpus", "turn raw text into a pretraining corpus, and look into one"),
 }
