@@ -87,9 +87,6 @@ METRICS: dict[str, Callable[[Array, Array], float]] = {
 }
 """Name -> function of (labels, predictions), both as :func:`decide` shapes them."""
 
-LOWER_IS_BETTER = frozenset({"mean_squared_error"})
-"""Metrics of which the smallest value is the best; of all others it is the largest."""
-
 
 def score(task: Task, logits_BK: Array, labels: Array | Sequence[Any]) -> dict[str, float]:
     """Score a model's logits by the metrics of ``task``.
