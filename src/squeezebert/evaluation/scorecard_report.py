@@ -66,11 +66,11 @@ def to_markdown(card: Mapping[str, Any]) -> str:
 
 
 _LEGEND = """\
-† run on a part of the official data (see *Data*), so not comparable, and not in the mean.
-? remembered, not read in a source. The test figures without this mark are PapersWithCode's; that their row is the one \
-with bells and whistles is itself not confirmed. The dev figures are as the AdaHessian paper quotes them.
-The test figures of MRPC and QQP are taken as the mean of accuracy and F1. 65.1 on WNLI is what answering \
-"not_entailment" always gives there."""
+- † run on a part of the official data (see *Data*), so not comparable, and not in the mean.
+- ? from memory of a source, not read in it: the dev figures, which the AdaHessian paper quotes, and two test figures. \
+The other test figures are PapersWithCode's; that theirs is the row with bells and whistles is itself not confirmed.
+- The test figures of MRPC and QQP are taken as the mean of accuracy and F1. A metric in brackets is the figure's own.
+- 65.1 on WNLI is what always answering `not_entailment` gives on the test set."""
 
 
 def _score_cells(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
@@ -78,7 +78,7 @@ def _score_cells(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
     for name in names:
         ours = row["ours"].get(name)
         cells.append("" if ours is None else _spread_text(ours) + ("" if ours["complete"] else " †"))
-    return [row["label"], _plain(row["metric"]), *cells, *(_published(row[key]) for key in _PAPER)]
+    return [row["label"], _plain(row["metric"]), *cells, *(_published(row[key], row["metric"]) for key in _PAPER)]
 
 
 _PAPER = ("paper_dev_plain", "paper_test_bells")
@@ -90,7 +90,7 @@ def _mean_cells(card: Mapping[str, Any], names: Sequence[str]) -> list[list[str]
         return []
     label = "**mean of all nine**" if mean["all_nine"] else f"**mean of {len(mean['tasks'])} complete**"
     ours = (_spread_text(mean["ours"][name]) for name in names)
-    return [[label, ", ".join(mean["tasks"]), *ours, "", _published(mean["paper_test_bells"])]]
+    return [[label, ", ".join(mean["tasks"]), *ours, "", _confirmation(mean["paper_test_bells"])]]
 
 
 def _gap_cells(row: Mapping[str, Any], names: Sequence[str]) -> list[str]:
@@ -185,8 +185,16 @@ def _spread_text(ours: Mapping[str, Any]) -> str:
     return f"{ours['mean']:.1f}" + ("" if ours["sd"] is None else f" ± {ours['sd']:.1f}")
 
 
-def _published(cell: Mapping[str, Any] | None) -> str:
-    return "" if cell is None else f"{cell['value']:.1f}" + ("" if cell["confirmed"] else " ?")
+def _published(cell: Mapping[str, Any] | None, metric: str) -> str:
+    """A figure of the paper's, and its metric where it is not the row's."""
+    if cell is None:
+        return ""
+    other = "" if cell["metric"] == metric else f" ({_plain(cell['metric'] or 'metric not told')})"
+    return _confirmation(cell) + other
+
+
+def _confirmation(cell: Mapping[str, Any]) -> str:
+    return f"{cell['value']:.1f}" + ("" if cell["confirmed"] else " ?")
 
 
 def _signed(value: float) -> str:
@@ -198,9 +206,11 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _plain(metric: str) -> str:
-    return {"pearson_and_spearman": "mean of Pearson and Spearman", "accuracy_and_f1": "mean of accuracy and F1"}.get(
-        metric, metric.replace("_", " ")
-    )
+    return {
+        "matthews_correlation": "Matthews correlation",
+        "pearson_and_spearman": "mean of Pearson and Spearman",
+        "accuracy_and_f1": "mean of accuracy and F1",
+    }.get(metric, metric.replace("_", " "))
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -229,12 +239,11 @@ def draw(card: Mapping[str, Any], path: Path) -> None:
             for number, name in enumerate(names):
                 if name in row["ours"]:
                     _draw_ours(axes, row["ours"][name], place - 0.2 + step * number, f"C{number}")
-            for key, marker, offset in (("paper_dev_plain", "D", 0.3), ("paper_test_bells", "s", 0.3)):
-                if row[key] is not None:
+            for key, marker in (("paper_dev_plain", "D"), ("paper_test_bells", "s")):
+                # A figure in another metric has no place on this line.
+                if row[key] is not None and row[key]["metric"] == row["metric"]:
                     fill = "0.45" if row[key]["confirmed"] else "none"
-                    axes.plot(
-                        row[key]["value"], place + offset, marker, color="0.45", markerfacecolor=fill, markersize=7
-                    )
+                    axes.plot(row[key]["value"], place + 0.3, marker, color="0.45", markerfacecolor=fill, markersize=7)
         axes.set_yticks(range(len(rows)), [_label(row) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         for place in range(1, len(rows)):
@@ -242,7 +251,7 @@ def draw(card: Mapping[str, Any], path: Path) -> None:
         axes.grid(axis="x", alpha=0.35)
         axes.set_xlabel("points; ours on the dev sets")
         axes.set_title(f"GLUE: {', '.join(names)}")
-        _draw_legend(axes, names)
+        _draw_legend(figure, names)
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format="png", dpi=120)
 
@@ -251,12 +260,11 @@ def _draw_ours(axes: Any, ours: Mapping[str, Any], height: float, colour: str) -
     axes.plot(list(ours["seeds"].values()), [height] * len(ours["seeds"]), "|", color=colour, markersize=9)
     fill = colour if ours["complete"] else "white"
     axes.plot(ours["mean"], height, "o", color=colour, markerfacecolor=fill, markersize=8)
-    axes.annotate(
-        f"{ours['mean']:.1f}", (ours["mean"], height), (9, 0), textcoords="offset points", va="center", fontsize=9
-    )
+    right = max(ours["mean"], *ours["seeds"].values())
+    axes.annotate(f"{ours['mean']:.1f}", (right, height), (9, 0), textcoords="offset points", va="center", fontsize=9)
 
 
-def _draw_legend(axes: Any, names: Sequence[str]) -> None:
+def _draw_legend(figure: Any, names: Sequence[str]) -> None:
     from matplotlib.lines import Line2D
 
     def key(marker: str, colour: str, label: str, fill: str | None = None) -> Any:
@@ -267,9 +275,9 @@ def _draw_legend(axes: Any, names: Sequence[str]) -> None:
         key("o", "0.2", "on a part of the data", "white"),
         key("|", "0.2", "each seed"),
         key("D", "0.45", "paper, dev, plain (hollow: not confirmed)", "none"),
-        key("s", "0.45", "paper, test, bells and whistles"),
+        key("s", "0.45", "paper, test, bells and whistles (hollow likewise)"),
     ]
-    axes.legend(handles=keys, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3, frameon=False)
+    figure.legend(handles=keys, fontsize=9, loc="outside lower center", ncols=3, frameon=False)
 
 
 def _label(row: Mapping[str, Any]) -> str:

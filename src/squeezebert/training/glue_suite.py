@@ -145,7 +145,7 @@ def _plan(settings: SuiteSettings, name: str, preset: Preset) -> _Plan:
     values = {key: value for key, value in preset.settings.items() if key not in DISTILLATION}
     if settings.teachers is not None:
         values |= {key: preset.settings[key] for key in DISTILLATION if key in preset.settings}
-        values["teacher"] = _teacher(settings.teachers, name)
+        values["teacher"] = (_teacher(settings.teachers, name),)
     start = "mnli" if settings.bells_and_whistles and name != "mnli" and preset.start == "mnli" else "encoder"
     chosen = FinetuneSettings(
         model=str(settings.output / "mnli") if start == "mnli" else settings.model,
