@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -13,16 +13,22 @@ from squeezebert.errors import require
 from squeezebert.training.settings import FinetuneSettings, describe_fields
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare a flag for each field of :class:`FinetuneSettings`; its sentence there is the help text."""
+def add_arguments(parser: argparse.ArgumentParser, required: Sequence[str] = ()) -> None:
+    """Declare a flag for each field of :class:`FinetuneSettings`; its sentence there is the help text.
+
+    Args:
+        parser: Takes the flags.
+        required: Fields that must be given although they have defaults.
+    """
     sentences = describe_fields(FinetuneSettings)
     types_by_name = get_type_hints(FinetuneSettings)
     for field in dataclasses.fields(FinetuneSettings):
-        shown = _default_text(field.default)
+        default = dataclasses.MISSING if field.name in required else field.default
+        shown = _default_text(default)
         parser.add_argument(
             "--" + field.name.replace("_", "-"),
             help=sentences[field.name].rstrip(".").replace("%", "%%") + shown,
-            **dict(_how(types_by_name[field.name], field.default)),
+            **dict(_how(types_by_name[field.name], default)),
         )
 
 
@@ -50,7 +56,7 @@ def _how(kind: Any, default: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _default_text(default: Any) -> str:
-    if default is None or default is False or default is dataclasses.MISSING:
+    if default is None or default is False or default == () or default is dataclasses.MISSING:
         return ""
     return f" ({' '.join(map(str, default)) if isinstance(default, tuple) else default})"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from squeezebert import checkpoint
-from squeezebert.data.collate import sorted_batches
+from squeezebert.data.collate import Batch, sorted_batches
 from squeezebert.data.tasks import Kind, Task
 from squeezebert.errors import InputError
 from squeezebert.evaluation.metrics import score
@@ -31,8 +32,9 @@ from squeezebert.tokenizer import Tokenizer
 from squeezebert.training.batches import EncodedExamples, EpochBatches
 from squeezebert.training.card import model_card
 from squeezebert.training.curves import draw_curves
+from squeezebert.training.distillation import read_distillation
 from squeezebert.training.labelled import LabelledData, read_labelled_data
-from squeezebert.training.loop import Interrupted, LoopSettings, fit, make_accelerator
+from squeezebert.training.loop import Interrupted, LoopSettings, Objective, fit, make_accelerator
 from squeezebert.training.losses import ClassificationLoss, forward, unwrapped
 from squeezebert.training.optimizer import build_optimizer
 from squeezebert.training.progress import Figures, read_log, say
@@ -50,7 +52,7 @@ PROBLEM_TYPES: dict[Kind, ProblemType] = {
 }
 _EVALUATION_BATCH = 64
 # Settings that name files; what is in the files is compared instead when a run is resumed.
-_PATHS = ("data_dir", "train", "dev", "vocab")
+_PATHS = ("data_dir", "train", "dev", "vocab", "teacher", "unlabelled")
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,11 @@ def _run(
 ) -> FinetuneResult | None:
     """Go through the whole run, or what is left of it."""
     output, task = settings.output, data.task
+    distillation = read_distillation(settings, task) if settings.teacher else None
+    texts = data.train
+    if distillation is not None:
+        data = dataclasses.replace(data, notes=(*data.notes, *distillation.notes))
+        texts = [*texts, *distillation.unlabelled]
     tokenizer = _tokenizer(settings, data)
     loaded, start = _load(settings, task, tokenizer, settings.seeds[0])
     if not (output / SETTINGS).exists():
@@ -120,13 +127,15 @@ def _run(
         raise InputError(
             f"settings: max_length {max_length} is more than the {longest} tokens that {settings.model} takes"
         )
-    train = EncodedExamples(data.train, tokenizer, max_length)
+    train = EncodedExamples(texts, tokenizer, max_length)
     dev = {name: EncodedExamples(examples, tokenizer, max_length) for name, examples in data.dev.items()}
     decisive = {name: value for name, value in settings.to_dict().items() if name not in _PATHS}
     decisive |= {"kind": task.kind, "labels": list(task.labels), "pair": task.pair}
     # Each process draws dropout masks of its own.
     decisive["num_processes"] = accelerator.num_processes
     fingerprints = {name: examples.fingerprint() for name, examples in {"train": train, **dev}.items()}
+    if distillation is not None:
+        fingerprints["teacher"] = distillation.fingerprint()
     begin(output, decisive, fingerprints, write=accelerator.is_main_process)
     if finished:
         say(f"{output}: this run is finished")
@@ -138,11 +147,14 @@ def _run(
         if train.truncated:
             say(f"{train.truncated:,} of {len(train):,} training texts reach {max_length} tokens and are cut")
     accelerator.wait_for_everyone()
+    objective: Objective[Batch] = ClassificationLoss(accelerator.device)
+    if distillation is not None:
+        objective = distillation.loss(settings, texts, max_length=max_length, device=accelerator.device)
 
     try:
         for seed in settings.seeds:
             if not (_folder(settings, seed) / METRICS).exists():
-                _train_seed(accelerator, settings, task, tokenizer, train, dev, seed)
+                _train_seed(accelerator, settings, task, tokenizer, train, dev, objective, seed)
     except Interrupted as interruption:
         if accelerator.is_main_process:
             how = "--resume" if settings.task or settings.train else "resume=True"
@@ -160,6 +172,7 @@ def _train_seed(
     tokenizer: Tokenizer,
     train: EncodedExamples,
     dev: Mapping[str, EncodedExamples],
+    objective: Objective[Batch],
     seed: int,
 ) -> None:
     """Build and fit the model of one seed; its folder then holds the best model and its figures."""
@@ -197,7 +210,7 @@ def _train_seed(
         optimizer=optimizer,
         learning_rate_at=phase.learning_rate_at,
         source=batches,
-        objective=ClassificationLoss(accelerator.device),
+        objective=objective,
         evaluate=evaluate,
         keep_best=keep_best,
         settings=LoopSettings(

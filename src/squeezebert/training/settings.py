@@ -18,7 +18,7 @@ from squeezebert.errors import InputError
 Precision = Literal["auto", "fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 
-OF_DATA = ("task", "data_dir", "train", "dev", "text_column", "pair_column", "label_column")
+OF_DATA = ("task", "data_dir", "train", "dev", "text_column", "pair_column", "label_column", "unlabelled")
 """Settings that name data in files."""
 
 
@@ -53,6 +53,14 @@ class FinetuneSettings:
     """The label is a number to predict."""
     multi_label: bool = False
     """The label is any number of classes, as a list or separated by semicolons."""
+    teacher: tuple[str, ...] = ()
+    """Finetuned classifiers to learn from, folders or hub ids; of several the mean opinion counts."""
+    alpha: float = 0.5
+    """Share of the teachers in the loss, 0 to 1; the rest is the labels'."""
+    temperature: float = 1.0
+    """Temperature that softens what student and teachers say of classes; above 1 it shows more of the lesser ones."""
+    unlabelled: Path | None = None
+    """Table of further texts, under the same column names, that only the teachers label."""
     vocab: str | None = None
     """Vocabulary in place of the model's own: a file, a folder or a hub id."""
     epochs: int = 3
@@ -104,6 +112,7 @@ class FinetuneSettings:
                     raise InputError(f"settings: {name} goes with train, not with a GLUE task; leave it out")
         elif self.data_dir is not None:
             raise InputError("settings: data_dir goes with a GLUE task; name it with task")
+        self._check_teachers()
         if self.regression and self.multi_label:
             raise InputError("settings: regression and multi_label exclude each other")
         for name in ("epochs", "batch_size", "save_every", "accumulation"):
@@ -124,11 +133,24 @@ class FinetuneSettings:
                 f"settings: seeds must be different whole numbers from 0 to 2**64 - 1, not {list(self.seeds)}"
             )
 
+    def _check_teachers(self) -> None:
+        if not self.teacher:
+            for name, usual in (("alpha", 0.5), ("temperature", 1.0), ("unlabelled", None)):
+                if getattr(self, name) != usual:
+                    raise InputError(f"settings: {name} goes with a teacher; name one with teacher, or leave it out")
+        _check("alpha", self.alpha, 0 <= self.alpha <= 1, "within 0..1")
+        _check("temperature", self.temperature, 0 < self.temperature < float("inf"), "above 0")
+        if self.unlabelled is not None and self.alpha == 0:
+            raise InputError("settings: unlabelled texts teach nothing while alpha is 0; raise it, or leave them out")
+
     def to_dict(self) -> dict[str, Any]:
         """What decides the outcome, by name, ready for JSON: all but where it goes and how often it is saved."""
         values = dataclasses.asdict(self)
         for name in ("output", "resume", "save_every"):
             del values[name]
+        if not self.teacher:
+            for name in ("teacher", "alpha", "temperature", "unlabelled"):
+                del values[name]
         return {
             name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
@@ -167,7 +189,7 @@ def _convert(name: str, kind: Any, value: Any) -> Any:
     if get_origin(kind) is Literal:
         _check(name, value, value in get_args(kind), f"one of {', '.join(get_args(kind))}")
         return value
-    convert, what = _CONVERSIONS[get_origin(kind) or kind]
+    convert, what = _CONVERSIONS[kind]
     try:
         return convert(value)
     except (TypeError, ValueError, OverflowError):
@@ -193,13 +215,24 @@ def _truth(value: Any) -> bool:
     return bool(value)
 
 
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else str(Path(value))
+
+
 _CONVERSIONS: dict[Any, tuple[Any, str]] = {
     int: (_whole, "a whole number"),
     float: (_number, "a number"),
     bool: (_truth, "True or False"),
-    str: (lambda value: str(value if isinstance(value, str) else Path(value)), "a string"),
+    str: (_text, "a string"),
     Path: (Path, "a path"),
-    tuple: (lambda values: tuple(_whole(value) for value in values), "a list of whole numbers, such as [1, 2, 3]"),
+    tuple[int, ...]: (
+        lambda values: tuple(_whole(value) for value in values),
+        "a list of whole numbers, such as [1, 2, 3]",
+    ),
+    tuple[str, ...]: (
+        lambda values: tuple(map(_text, [values] if isinstance(values, (str, Path)) else values)),
+        "a list of strings",
+    ),
 }
 """Type -> what converts to it, and what it is called."""
 

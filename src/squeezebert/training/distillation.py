@@ -1,0 +1,98 @@
+"""Finetuning from teachers: who they are, the extra texts they label, and the loss that comes of their outputs."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from squeezebert.data.collate import Batch
+from squeezebert.data.examples import Example, Label
+from squeezebert.data.tables import Columns, load_table
+from squeezebert.data.tasks import Task
+from squeezebert.training.distillation_loss import DistillationLoss
+from squeezebert.training.loop import Objective
+from squeezebert.training.losses import ClassificationLoss
+from squeezebert.training.settings import FinetuneSettings
+from squeezebert.training.soft_targets import SoftTargets, match_labels
+from squeezebert.training.teacher import Teacher
+from squeezebert.training.teacher_cache import teacher_logits
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """What a run learns from besides labels."""
+
+    task: Task
+    teachers: tuple[Teacher, ...]
+    columns: tuple[NDArray[np.int64], ...]
+    """Of each teacher, its output for each of the task's labels."""
+    unlabelled: list[Example]
+    """Texts that only the teachers label; a label that is never looked at stands in the labels' place."""
+    notes: tuple[str, ...]
+    """For people: teachers and unlabelled texts."""
+
+    def fingerprint(self) -> str:
+        """Hash of the teachers, in their order."""
+        return hashlib.sha256("".join(teacher.fingerprint for teacher in self.teachers).encode()).hexdigest()
+
+    def loss(
+        self, settings: FinetuneSettings, examples: Sequence[Example], *, max_length: int, device: torch.device
+    ) -> Objective[Batch]:
+        """Ask the teachers, where the cache does not know their answers, and make the loss.
+
+        Args:
+            settings: Share of the teachers, and the temperature.
+            examples: The training examples, the unlabelled ones last.
+            max_length: Tokens kept of a text or pair, in the teachers' vocabularies too.
+            device: Where to compute.
+
+        Raises:
+            InputError: A teacher cannot be loaded, or its outputs are not finite.
+            OSError: The cache cannot be written, or the disk is full.
+        """
+        if settings.alpha == 0:
+            return ClassificationLoss(device)
+        logits = [teacher_logits(each, examples, max_length=max_length, device=device) for each in self.teachers]
+        targets = SoftTargets(logits, self.columns, self.task.kind, settings.temperature)
+        return DistillationLoss(
+            device,
+            targets,
+            alpha=settings.alpha,
+            temperature=settings.temperature,
+            labelled=len(examples) - len(self.unlabelled),
+        )
+
+
+def read_distillation(settings: FinetuneSettings, task: Task) -> Distillation:
+    """Look into the teachers that ``settings`` name, and read the unlabelled texts.
+
+    Raises:
+        InputError: A teacher cannot be read or has other labels, or a table cannot be read.
+    """
+    teachers = tuple(Teacher.open(source) for source in settings.teacher)
+    notes = [f"teacher: {teacher.source}, {teacher.model_type}" for teacher in teachers]
+    unlabelled = []
+    if settings.unlabelled is not None:
+        unlabelled = _read_unlabelled(settings, settings.unlabelled, task)
+        notes.append(f"unlabelled: {settings.unlabelled}, {len(unlabelled):,} rows that only the teachers label")
+    columns = tuple(match_labels(teacher, task) for teacher in teachers)
+    return Distillation(task, teachers, columns, unlabelled, tuple(notes))
+
+
+def _read_unlabelled(settings: FinetuneSettings, path: Path, task: Task) -> list[Example]:
+    """Texts of a table whose columns are called as those of the training data are."""
+    names = (settings.text_column, settings.pair_column)
+    if settings.task is not None:
+        names = (task.text_columns[0], task.text_columns[1] if task.pair else None)
+    nothing: Label = 0
+    if task.kind != "single_label":
+        nothing = 0.0 if task.kind == "regression" else (0,) * task.num_labels
+    _, examples = load_table(path, Columns(*names), task=task)
+    return [dataclasses.replace(example, label=nothing) for example in examples]
