@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -69,6 +70,47 @@ class PhaseRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistillationRecipe:
+    """What a student encoder takes over from a teacher; :mod:`squeezebert.training.encoder_distillation` has the terms.
+
+    Raises:
+        InputError: A value is outside its range; the message names the field.
+    """
+
+    embedding: float = 1.0
+    """Weight of the embeddings' output."""
+    hidden: float = 1.0
+    """Weight of the layers' outputs, all together."""
+    relations: float = 0.0
+    """Weight of the self-attention relations of the last layer."""
+    mlm: float = 0.0
+    """Weight of the masked tokens; 0: nothing is masked."""
+    layers: tuple[int, ...] = ()
+    """The teacher's layer for each of the student's, from 1, 0 for none; empty: spread evenly."""
+    last_layer: float = 2.0
+    """Weight of the last compared layer, where each of the others has 1."""
+    relation_heads: int = 0
+    """Heads into which queries, keys and values are cut; 0: as many as the teacher has."""
+    embedding_steps: int = 0
+    """Optimizer steps of a first stage on the embeddings alone, with random tokens."""
+    embedding_tokens: int = 8192
+    """Tokens of a step of that stage."""
+    embedding_learning_rate: float = 1e-2
+    """Learning rate of that stage at its peak."""
+
+    def __post_init__(self) -> None:
+        for name in ("embedding", "hidden", "relations", "mlm", "relation_heads", "embedding_steps"):
+            value = getattr(self, name)
+            _check(f"distillation.{name}", value, 0 <= value < float("inf"), "at least 0")
+        _check("distillation.last_layer", self.last_layer, 0 < self.last_layer < float("inf"), "above 0")
+        _check("distillation.embedding_tokens", self.embedding_tokens, self.embedding_tokens >= 1, "at least 1")
+        rate = self.embedding_learning_rate
+        _check("distillation.embedding_learning_rate", rate, 0 < rate < 1, "above 0 and below 1")
+        if not self.embedding + self.hidden + self.relations:
+            raise InputError("recipe: distillation needs a weight above 0 for embedding, hidden or relations")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How to pretrain.
 
@@ -124,6 +166,8 @@ class Recipe:
     """Let torch.compile write the kernels."""
     gradient_checkpointing: bool = False
     """Compute each layer again in the backward pass: a third more time, much less memory."""
+    distillation: DistillationRecipe | None = None
+    """What is learned from a teacher, which takes the place of masked tokens and sentence order; none without one."""
 
     def __post_init__(self) -> None:
         if not self.phases:
@@ -157,6 +201,10 @@ class Recipe:
         values = dataclasses.asdict(self)
         for name in ("description", "save_every", "keep", "log_every"):
             del values[name]
+        if self.distillation is None:
+            del values["distillation"]
+        else:
+            values["distillation"]["layers"] = list(self.distillation.layers)
         return values | {"phases": list(values["phases"])}
 
 
@@ -232,6 +280,14 @@ def _build(cls: Any, table: Mapping[str, Any], where: str) -> Any:
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
+    if get_origin(kind) is types.UnionType:
+        if not isinstance(value, dict):
+            raise InputError(f"recipe: {where} must be a table, [{where}]")
+        return _build(get_args(kind)[0], value, f"{where}.")
+    if get_origin(kind) is tuple and get_args(kind)[0] is int:
+        if not isinstance(value, list) or not all(type(each) is int for each in value):
+            raise InputError(f"recipe: {where} must be a list of whole numbers, not {value!r}")
+        return tuple(value)
     if get_origin(kind) is tuple:
         if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
             raise InputError(f"recipe: {where} must be a list of tables, [[{where}]] each")
