@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
+import shlex
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from squeezebert import Classifier
-from squeezebert.cli import main
+from squeezebert.cli import build_parser, main
 from squeezebert.data.glue_download import SOURCES, Source
 from squeezebert.data.tasks import GLUE
 from squeezebert.evaluation.submission import SubmissionFile
@@ -156,3 +158,11 @@ def test_bells_and_whistles_need_teachers(tmp_path: Path, capsys: pytest.Capture
     flags = ["glue", "run", "--model", "tiny", "--output", str(tmp_path / "out"), "--bells-and-whistles"]
     assert main(flags) == 2
     assert "name their folder with --teachers" in capsys.readouterr().err
+
+
+def test_the_commands_of_the_docs_are_understood() -> None:
+    docs = Path(__file__).parents[2] / "docs" / "glue.md"
+    commands = re.findall(r"^    squeezebert (glue .*)$", docs.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(commands) == 9
+    actions = {build_parser("glue").parse_args(shlex.split(command)).action for command in commands}
+    assert actions == {"download", "run", "search", "scorecard", "submit", "check"}

@@ -24,7 +24,8 @@ _PRESETS = "".join(
     for name, body in {
         **dict.fromkeys(NINE, ""),
         "cola": 'start = "encoder"\n',
-        "defaults": "epochs = 1\nbatch_size = 4\nlearning_rate = 1e-3\ndropout = 0.1\nmax_length = 16\n",
+        "defaults": "epochs = 1\nbatch_size = 4\nlearning_rate = 1e-3\ndropout = 0.1\nmax_length = 16\n"
+        "alpha = 0.9\ntemperature = 2.0\n",
     }.items()
 )
 
@@ -241,6 +242,53 @@ def test_a_folder_with_other_files_is_refused(make: Callable[..., SuiteSettings]
     (output / "notes.txt").touch()
     with pytest.raises(InputError, match="holds files, but no GLUE suite"):
         run_suite(make())
+
+
+def test_bells_and_whistles_start_from_mnlis_student_with_a_teacher_for_each(
+    make: Callable[..., SuiteSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teachers = run_suite(make(output=tmp_path / "teachers"))
+    ran = []
+    finetune = glue_suite.finetune
+    monkeypatch.setattr(glue_suite, "finetune", lambda settings: ran.append(settings) or finetune(settings))
+    settings = make(bells_and_whistles=True, teachers=str(teachers))
+    output = run_suite(settings)
+    assert output is not None
+    student = str(output / "mnli")
+    # The paper's chain: MNLI first, whose student starts all but CoLA.
+    assert [(each.task, each.model) for each in ran] == [("mnli", "tiny"), ("cola", "tiny"), ("rte", student)]
+    assert [each.teacher for each in ran] == [(str(tmp_path / "teachers" / name),) for name in ("mnli", "cola", "rte")]
+    assert {(each.alpha, each.temperature) for each in ran} == {(0.9, 2.0)}
+    records = {name: json.loads((output / name / "record.json").read_text()) for name in _TASKS}
+    assert {name: record["start"] for name, record in records.items()} == {
+        "mnli": "encoder", "cola": "encoder", "rte": "mnli",
+    }  # fmt: skip
+    text = (output / "scorecard.md").read_text()
+    assert f"- Finetuned with bells and whistles; teachers: `{tmp_path / 'teachers'}`" in text
+    assert "| rte | MNLI's student | seed 1 | 0.001 | 0.1 | 1 | 4 | 0.9 | 2 |" in text
+    with pytest.raises(InputError, match="bells_and_whistles was True when the suite began, and is False now"):
+        run_suite(make(teachers=str(teachers), tasks=("cola",)))
+
+
+def test_without_bells_teachers_leave_the_start_alone(make: Callable[..., SuiteSettings], tmp_path: Path) -> None:
+    teachers = run_suite(make(output=tmp_path / "teachers", tasks=("rte",)))
+    assert teachers is not None
+    # One teacher for all tasks, given by its own folder.
+    output = run_suite(make(tasks=("rte",), teachers=str(teachers / "rte")))
+    assert output is not None
+    settings = json.loads((output / "rte" / "record.json").read_text())["settings"]
+    assert (settings["model"], settings["teacher"]) == ("tiny", [str(teachers / "rte")])
+    assert "- Finetuned distilled; teachers: " in (output / "scorecard.md").read_text()
+
+
+def test_the_chain_needs_mnli(make: Callable[..., SuiteSettings], tmp_path: Path) -> None:
+    teachers = run_suite(make(output=tmp_path / "teachers"))
+    chain = {"bells_and_whistles": True, "teachers": str(teachers)}
+    with pytest.raises(InputError, match=r"rte starts from MNLI's student, which is not in .*; add mnli to --tasks"):
+        run_suite(make(tasks=("rte",), **chain))
+    run_suite(make(tasks=("mnli",), **chain))
+    run_suite(make(tasks=("rte",), **chain))
+    assert (make().output / "rte" / "record.json").exists()
 
 
 def test_presets_follow_the_models_size(make: Callable[..., SuiteSettings]) -> None:

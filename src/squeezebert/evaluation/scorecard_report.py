@@ -153,11 +153,15 @@ def _describe_suite(name: str, suite: Mapping[str, Any], *, several: bool) -> li
             ]
         ),
         _table(
-            ["task", "start", "seeds", "rate", "dropout", "epochs", "batch", "finished", "where the values come from"],
+            [*_PROVENANCE, *(_DISTILLATION if suite["teachers"] else ()), "finished", "where the values come from"],
             [_provenance(task, record) for task, record in tasks.items()],
         ),
         "```\n" + "\n".join(record["command"] for record in tasks.values()) + "\n```",
     ]
+
+
+_PROVENANCE = ("task", "start", "seeds", "rate", "dropout", "epochs", "batch")
+_DISTILLATION = ("alpha", "temperature")
 
 
 def _rows(data: Mapping[str, Mapping[str, int]], split: str) -> dict[str, int]:
@@ -176,6 +180,7 @@ def _provenance(task: str, record: Mapping[str, Any]) -> list[str]:
         f"{settings['dropout']:g}",
         str(settings["epochs"]),
         str(settings["batch_size"]),
+        *(f"{settings[name]:g}" for name in _DISTILLATION if name in settings),
         record["finished"],
         " ".join(record["source"].split()),
     ]
