@@ -17,7 +17,7 @@ def test_durations(seconds: float, text: str) -> None:
 
 def test_verbs_that_do_not_train_leave_training_alone() -> None:
     code = (
-        "import sys, squeezebert.cli.progress, squeezebert.cli.glue, squeezebert.cli.corpus\n"
+        "import sys, squeezebert.cli.progress, squeezebert.cli.classify, squeezebert.cli.corpus\n"
         "print([name for name in sys.modules if name.startswith('squeezebert.training')])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
