@@ -177,7 +177,7 @@ def _check_archive(archive: zipfile.ZipFile) -> list[str]:
         if name not in {file.name for file in FILES} and name != INCOMPLETE:
             problems.append(f"{name}: not one of the eleven files, which lie in no folder; take it out")
     if INCOMPLETE in entries:
-        problems.append(f"{INCOMPLETE}: {_ABSENCE} says that the zip is not ready; write it with all test sets")
+        problems.append(f"{INCOMPLETE}: marks the zip as not ready; write it again with all test sets")
     for file in FILES:
         if file.name not in entries:
             problems.append(f"{file.name}: {_ABSENCE}")
@@ -192,7 +192,7 @@ _ABSENCE = "(missing)"
 
 
 def _is_of_absence(problem: str) -> bool:
-    return _ABSENCE in problem
+    return problem.startswith(INCOMPLETE) or problem.endswith(_ABSENCE)
 
 
 def _counts(names: Iterable[str]) -> dict[str, int]:
