@@ -333,7 +333,7 @@ def test_precision_trial_is_kept_when_resuming(
     settings: Callable[..., PretrainSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = {"fp32": 1.0, "bf16": 0.5}
-    monkeypatch.setattr(module, "_trial", lambda model, source, precision: seconds[precision])
+    monkeypatch.setattr(module, "_trial", lambda model, objective, source, precision: seconds[precision])
     pretrain(settings("run", "precision=auto", max_minutes=1e-9))
     seconds["bf16"] = 2.0
     pretrain(settings("run", "precision=auto", resume=True, max_minutes=1e-9))
@@ -342,7 +342,7 @@ def test_precision_trial_is_kept_when_resuming(
     assert chosen == ["bf16", "fp32"]
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", [name for name in recipe_names() if load_recipe(name).distillation is None])
 def test_every_recipe_runs(name: str, tmp_path: Path, pretraining_corpus: Path) -> None:
     phases = range(len(load_recipe(name).phases))
     small = ["steps=2", "batch_size=4", "micro_batch_size=2"]

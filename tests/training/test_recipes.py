@@ -7,14 +7,14 @@ import pytest
 
 from squeezebert.errors import InputError
 from squeezebert.model.config import SIZES
-from squeezebert.training.recipes import PhaseRecipe, Recipe, load_recipe, recipe_names
+from squeezebert.training.recipes import DistillationRecipe, PhaseRecipe, Recipe, load_recipe, recipe_names
 from squeezebert.training.schedule import Schedule
 from squeezebert.training.settings import describe_fields
 from squeezebert.training.speed import training_flops
 
 
 def test_recipes_of_the_package() -> None:
-    assert recipe_names() == ["laptop", "one-gpu-1h", "one-gpu-24h", "paper"]
+    assert recipe_names() == ["distil-laptop", "laptop", "one-gpu-1h", "one-gpu-24h", "paper"]
 
 
 def test_paper_is_the_model_card_s() -> None:
@@ -50,7 +50,7 @@ def test_description_states_steps_tokens_and_flop(name: str, size: str) -> None:
 
 
 def test_every_field_is_described() -> None:
-    for settings in (Recipe, PhaseRecipe):
+    for settings in (Recipe, PhaseRecipe, DistillationRecipe):
         assert set(describe_fields(settings)) == set(settings.__dataclass_fields__)
 
 
@@ -107,5 +107,28 @@ def test_own_file(tmp_path: Path) -> None:
     path.write_text("description = ")
     with pytest.raises(InputError, match=r"mine\.toml: not valid TOML \("):
         load_recipe(str(path))
-    with pytest.raises(InputError, match=r"recipe 'nothing' is unknown; use one of laptop, .*paper, or a \.toml file"):
+    with pytest.raises(
+        InputError, match=r"recipe 'nothing' is unknown; use one of distil-laptop, .*, or a \.toml file"
+    ):
         load_recipe("nothing")
+
+
+def test_what_is_learned_from_a_teacher() -> None:
+    recipe = load_recipe("distil-laptop", ["distillation.layers=[2, 4]", "distillation.mlm=1"])
+    assert recipe.distillation == DistillationRecipe(layers=(2, 4), mlm=1.0, embedding_steps=2000)
+    assert recipe.to_dict()["distillation"]["layers"] == [2, 4]
+    assert "distillation" not in load_recipe("laptop").to_dict()
+    heads = [load_recipe(name).predicts for name in ("distil-laptop", "laptop")]
+    assert [*heads, recipe.predicts, load_recipe("laptop", ["mlm_only=true"]).predicts] == [
+        "encoder", "pretraining", "masked_lm", "masked_lm",
+    ]  # fmt: skip
+    for change, message in (
+        ("distillation.hidden=-1", r"distillation\.hidden must be at least 0"),
+        ("distillation.last_layer=0", r"distillation\.last_layer must be above 0"),
+        ("distillation.layers=[1.5]", r"distillation\.layers must be a list of whole numbers"),
+        ("distillation=1", r"distillation must be a table"),
+        ("distillation.layer=1", r"distillation\.layer is unknown"),
+        ("distillation={embedding=0, hidden=0}", "needs a weight above 0"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_recipe("distil-laptop", [change])

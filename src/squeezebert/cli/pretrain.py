@@ -9,14 +9,14 @@ from pathlib import Path
 from squeezebert.errors import InputError, require
 from squeezebert.training.recipes import load_recipe, recipe_names
 
-_RUN = ("recipe", "size", "output", "max_minutes", "resume", "changes")
+_RUN = ("recipe", "size", "output", "max_minutes", "resume", "teacher", "changes")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of training and of ``pretrain evaluate RUN``."""
     parser.usage = (
-        "squeezebert pretrain --corpus CORPUS --recipe RECIPE --output RUN [--size SIZE] [--max-minutes M] [--resume]\n"
-        "                            [--device DEVICE] [--set KEY=VALUE ...]\n"
+        "squeezebert pretrain --corpus CORPUS --recipe RECIPE --output RUN [--size SIZE] [--teacher MODEL]\n"
+        "                            [--max-minutes M] [--resume] [--device DEVICE] [--set KEY=VALUE ...]\n"
         "       squeezebert pretrain evaluate RUN --corpus CORPUS [--rows N] [--device DEVICE]"
     )
     parser.add_argument("action", nargs="?", choices=("evaluate",), help="score a run instead of training one")
@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", help="size of the model: base, small or tiny (small)")
     parser.add_argument("--output", metavar="RUN", type=Path, help="folder for the model and everything about the run")
     parser.add_argument("--max-minutes", metavar="M", type=float, help="stop with a saved state after so many minutes")
+    parser.add_argument("--teacher", help="encoder to learn from, a folder or hub id, instead of masked tokens")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (auto)")
     parser.add_argument(
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
             output=args.output,
             max_minutes=math.inf if args.max_minutes is None else args.max_minutes,
             resume=args.resume,
+            teacher=args.teacher,
             device=args.device,
             command=tuple(_command(args)),
         )
@@ -69,6 +71,8 @@ def run(args: argparse.Namespace) -> None:
 def _command(args: argparse.Namespace) -> list[str]:
     words = ["squeezebert", "pretrain", "--corpus", str(args.corpus), "--recipe", args.recipe]
     words += ["--size", args.size or "small", "--output", str(args.output)]
+    if args.teacher is not None:
+        words += ["--teacher", args.teacher]
     if args.max_minutes is not None:
         words += ["--max-minutes", f"{args.max_minutes:g}"]
     if args.device != "auto":

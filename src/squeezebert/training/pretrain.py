@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import shlex
@@ -31,13 +32,19 @@ from squeezebert.host import keep_freed_memory
 from squeezebert.model.config import SIZES, ModelConfig
 from squeezebert.model.cost import table, total
 from squeezebert.tokenizer import Tokenizer
+from squeezebert.training.embedding_stage import FOLDER
+from squeezebert.training.general_distillation import (
+    GeneralDistillation,
+    distillation_card,
+    draw_distillation_curves,
+)
 from squeezebert.training.held_out import score_held_out
-from squeezebert.training.loop import Interrupted, LoopSettings, fit, make_accelerator
+from squeezebert.training.loop import Interrupted, LoopSettings, Objective, fit, make_accelerator
 from squeezebert.training.optimizer import build_optimizer
 from squeezebert.training.pretraining_loss import PretrainingLoss
 from squeezebert.training.pretraining_report import draw_pretraining_curves, pretraining_card
 from squeezebert.training.progress import Figures, describe_figures, read_log, say
-from squeezebert.training.recipes import PhaseRecipe, Recipe
+from squeezebert.training.recipes import DistillationRecipe, PhaseRecipe, Recipe
 from squeezebert.training.run_folder import METRICS, SETTINGS, begin, check_space, occupy
 from squeezebert.training.schedule import Schedule
 from squeezebert.training.settings import Device
@@ -71,12 +78,19 @@ class PretrainSettings:
     """Go on with the run in ``output``, under the same settings."""
     device: Device = "auto"
     """Where to compute; auto takes a GPU where there is one."""
+    teacher: str | None = None
+    """Encoder to learn from, a folder or hub id, instead of masked tokens and sentence order."""
     command: tuple[str, ...] = ()
     """Words of the command line that began the run, without ``--resume``; to be told how to go on."""
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
             raise InputError(f"size {self.size!r} is unknown; use one of {', '.join(SIZES)}")
+        if self.teacher is None and self.recipe.distillation is not None:
+            raise InputError("recipe: distillation needs a teacher; name one with --teacher")
+        if self.teacher is not None and self.recipe.distillation is None:
+            recipe = dataclasses.replace(self.recipe, distillation=DistillationRecipe())
+            object.__setattr__(self, "recipe", recipe)
         if not self.max_minutes > 0:
             raise InputError(f"max_minutes must be above 0, not {self.max_minutes}")
         longest = SIZES[self.size].max_position_embeddings
@@ -139,8 +153,10 @@ class _Gauge:
     def __init__(self, recipe: Recipe, config: ModelConfig, peak: Peak, processes: int) -> None:
         self._recipe = recipe
         self._peak = peak.flops * processes
+        # A teacher's own operations do not count.
+        rate = 0.0 if recipe.predicts == "encoder" else recipe.masking_rate
         self.row_flops = [
-            training_flops(config, length=phase.length, masking_rate=recipe.masking_rate, mlm_only=recipe.mlm_only)
+            training_flops(config, length=phase.length, masking_rate=rate, mlm_only=recipe.predicts != "pretraining")
             for phase in recipe.phases
         ]
         self._rate = 0.0
@@ -213,10 +229,17 @@ def _run(accelerator: Accelerator, settings: PretrainSettings, start: float) -> 
     if not (output / SETTINGS).exists():
         check_space(output, model, models=2)
     model.to(accelerator.device)
-    sources = [_source(corpus, vocabulary, recipe, index) for index in range(len(recipe.phases))]
-    precision = _precision(settings, accelerator, model, sources[0])
-    decisive = {**recipe.to_dict(), "size": settings.size, "precision": precision}
+    distillation = None
+    trained: nn.Module = model
+    objective: Objective[PretrainingBatch] = PretrainingLoss(accelerator.device, mlm_only=recipe.mlm_only)
     fingerprint = {"corpus": _fingerprint(settings.corpus)}
+    if settings.teacher is not None:
+        distillation = GeneralDistillation(settings.teacher, recipe, model, tokenizer, accelerator.device)
+        trained, objective = distillation.student, distillation.loss
+        fingerprint["teacher"] = distillation.fingerprint
+    sources = [_source(corpus, vocabulary, recipe, index) for index in range(len(recipe.phases))]
+    precision = _precision(settings, accelerator, trained, objective, sources[0])
+    decisive = {**recipe.to_dict(), "size": settings.size, "precision": precision}
     begin(output, decisive, fingerprint, write=accelerator.is_main_process)
     peak = peak_flops(accelerator.device, precision)
     gauge = _Gauge(recipe, config, peak, accelerator.num_processes)
@@ -224,21 +247,29 @@ def _run(accelerator: Accelerator, settings: PretrainSettings, start: float) -> 
         _announce(settings, config, corpus, gauge, peak, precision)
     accelerator.wait_for_everyone()
     if recipe.compile:
-        model.compile()
+        trained.compile()
 
-    optimizer = _optimizer(model, recipe)
+    optimizer = _optimizer(trained, recipe)
     schedule = Schedule([phase.schedule() for phase in recipe.phases])
 
     def save_model(evaluation: Evaluation | None = None) -> None:
         about: dict[str, Any] = {"pretraining": {"size": settings.size, "mlm_only": recipe.mlm_only}}
+        if settings.teacher is not None:
+            about["pretraining"] = {"size": settings.size, "teacher": settings.teacher}
         if evaluation is not None:
             about["pretraining"] |= {"step": evaluation.step, "figures": evaluation.figures["held_out"]}
         checkpoint.save(model, output, tokenizer=tokenizer, extra=about)
 
     progress = Progress()
     first_step = 0
+    deadline = start + 60 * settings.max_minutes
+    begun = distillation is None or _saved_step(output) > 0
     try:
+        if distillation is not None and not begun:
+            begun = distillation.train_embedding(accelerator, output, deadline)
         for index, (phase, source) in enumerate(zip(recipe.phases, sources, strict=True)):
+            if not begun:
+                break
             last_step = first_step + phase.steps
             if _saved_step(output) >= last_step and index + 1 < len(recipe.phases):
                 first_step = last_step
@@ -249,16 +280,19 @@ def _run(accelerator: Accelerator, settings: PretrainSettings, start: float) -> 
             )
 
             def evaluate(rows: PretrainingSource = held_out_rows) -> tuple[float, Figures]:
-                figures = score_held_out(model, rows, accelerator, rows=recipe.held_out_rows, precision=precision)
+                if distillation is not None:
+                    figures = distillation.score(rows, accelerator, precision)
+                else:
+                    figures = score_held_out(model, rows, accelerator, rows=recipe.held_out_rows, precision=precision)
                 return -figures["held_out"]["loss"], figures
 
             progress = fit(
                 accelerator=accelerator,
-                model=model,
+                model=trained,
                 optimizer=optimizer,
                 learning_rate_at=schedule.learning_rate_at,
                 source=PhaseBatches(source, first_step, accumulation * accelerator.num_processes),
-                objective=PretrainingLoss(accelerator.device, mlm_only=recipe.mlm_only),
+                objective=objective,
                 evaluate=evaluate,
                 keep_best=save_model,
                 settings=LoopSettings(
@@ -272,7 +306,7 @@ def _run(accelerator: Accelerator, settings: PretrainSettings, start: float) -> 
                     log_every=recipe.log_every,
                     keep=recipe.keep,
                     divergence=recipe.divergence,
-                    deadline=start + 60 * settings.max_minutes,
+                    deadline=deadline,
                 ),
                 folder=output,
                 title=f"phase {index + 1}/{len(recipe.phases)}  length {phase.length}",
@@ -356,12 +390,13 @@ def _build_model(settings: PretrainSettings) -> nn.Module:
     torch.manual_seed(recipe.seed)
     model = checkpoint.load(
         settings.size,
-        "masked_lm" if recipe.mlm_only else "pretraining",
+        recipe.predicts,
         vocab=settings.corpus,
         hidden_dropout_prob=recipe.dropout,
         attention_probs_dropout_prob=recipe.dropout,
     ).model
-    model.transformer.gradient_checkpointing = recipe.gradient_checkpointing  # type: ignore[union-attr]
+    encoder = model if recipe.predicts == "encoder" else model.transformer
+    encoder.gradient_checkpointing = recipe.gradient_checkpointing  # type: ignore[union-attr]
     return model
 
 
@@ -399,7 +434,11 @@ def _accumulation(phase: PhaseRecipe, processes: int) -> int:
 
 
 def _precision(
-    settings: PretrainSettings, accelerator: Accelerator, model: nn.Module, source: PretrainingSource
+    settings: PretrainSettings,
+    accelerator: Accelerator,
+    model: nn.Module,
+    objective: Objective[PretrainingBatch],
+    source: PretrainingSource,
 ) -> Any:
     """The number format of the run; once it has begun, that it began with."""
     if settings.recipe.precision != "auto":
@@ -408,7 +447,7 @@ def _precision(
         return read_json(settings.output / SETTINGS)["settings"]["precision"]
     if accelerator.device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    seconds = {precision: _trial(model, source, precision) for precision in ("fp32", "bf16")}
+    seconds = {precision: _trial(model, objective, source, precision) for precision in ("fp32", "bf16")}
     chosen = "bf16" if seconds["fp32"] > _FASTER * seconds["bf16"] else "fp32"
     if accelerator.is_main_process:
         say(f"precision: {chosen}; a trial took {', '.join(f'{s:.2f} s in {name}' for name, s in seconds.items())}")
@@ -416,10 +455,11 @@ def _precision(
     return broadcast_object_list([chosen])[0]
 
 
-def _trial(model: nn.Module, source: PretrainingSource, precision: str) -> float:
+def _trial(
+    model: nn.Module, objective: Objective[PretrainingBatch], source: PretrainingSource, precision: str
+) -> float:
     """Seconds of a forward and backward pass over some rows."""
     batch = source.batch(0, slice(0, min(16, source.batch_size)))
-    objective = PretrainingLoss(torch.device("cpu"), mlm_only=source.mlm_only)
     times = []
     for _ in range(4):
         start = time.perf_counter()
@@ -434,9 +474,11 @@ def _announce(
     settings: PretrainSettings, config: ModelConfig, corpus: Corpus, gauge: _Gauge, peak: Peak, precision: str
 ) -> None:
     recipe = settings.recipe
-    parameters = total(table(config, head="masked_lm" if recipe.mlm_only else "pretraining")).parameters
+    parameters = total(table(config, head=recipe.predicts)).parameters
     ends = list(accumulate(phase.steps for phase in recipe.phases))
     say(f"model: {settings.size}, {parameters / 1e6:.1f} M parameters, random weights from seed {recipe.seed}")
+    if settings.teacher is not None:
+        say(f"teacher: {settings.teacher}")
     say(f"corpus: {settings.corpus}, {corpus.n_tokens:,} tokens in {corpus.n_documents:,} documents")
     say(
         f"recipe: {ends[-1]:,} steps, {recipe.tokens / 1e6:,.1f} M tokens ({recipe.tokens / corpus.n_tokens:.2f} times "
@@ -475,13 +517,19 @@ def _finish(
         "device": str(accelerator.device),
     }
     _draw(settings, recipe)
-    card = pretraining_card(
-        recipe=recipe, config=config, corpus=corpus, metrics=metrics, command=shlex.join(settings.command)
-    )
+    command = shlex.join(settings.command)
+    if settings.teacher is None:
+        card = pretraining_card(recipe=recipe, config=config, corpus=corpus, metrics=metrics, command=command)
+    else:
+        sources = [str(each.get("name", each)) for each in corpus.manifest.inputs]
+        card = distillation_card(
+            recipe=recipe, teacher=settings.teacher, sources=sources, metrics=metrics, command=command
+        )
     write_text(output / "README.md", card)
     # This file says that the run is finished, so it comes last.
     write_json(output / METRICS, metrics)
     shutil.rmtree(output / "state")
+    shutil.rmtree(output / FOLDER / "state", ignore_errors=True)
     speed = f"{duration(progress.seconds)} of training, {metrics['tokens_per_second']:,.0f} tokens/s"
     say(f"{speed}; curves and model card in {output}")
     return PretrainResult(output, metrics)
@@ -490,6 +538,9 @@ def _finish(
 def _draw(settings: PretrainSettings, recipe: Recipe) -> None:
     log = read_log(settings.output)
     if any("loss" in line for line in log):
+        if recipe.distillation is not None:
+            draw_distillation_curves(settings.output / "curves.png", log, title=settings.size)
+            return
         borders = list(accumulate(phase.steps for phase in recipe.phases))[:-1]
         draw_pretraining_curves(settings.output / "curves.png", log, title=settings.size, borders=borders)
 

@@ -192,6 +192,13 @@ class Recipe:
         """Tokens of all phases, the few of padding counted in."""
         return sum(phase.tokens for phase in self.phases)
 
+    @property
+    def predicts(self) -> Literal["encoder", "masked_lm", "pretraining"]:
+        """The head that is trained, a key of :data:`squeezebert.model.heads.HEADS`."""
+        if self.distillation is not None:
+            return "masked_lm" if self.distillation.mlm else "encoder"
+        return "masked_lm" if self.mlm_only else "pretraining"
+
     def masking(self) -> Masking:
         """How masked tokens are chosen."""
         return Masking(rate=self.masking_rate, whole_word=self.whole_word, max_ngram=self.max_ngram)

@@ -1,0 +1,191 @@
+"""General distillation in a pretraining run: the teacher, the student around the model, scores, curves and card."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from squeezebert import __version__, bert, checkpoint
+from squeezebert.data.pretraining import PretrainingSource
+from squeezebert.errors import InputError, require
+from squeezebert.files import atomic_path
+from squeezebert.model.squeezebert import SqueezeBert
+from squeezebert.tokenizer import Tokenizer
+from squeezebert.training.embedding_stage import train_embedding
+from squeezebert.training.encoder_distillation import DistilledEncoder, EncoderDistillationLoss, score_distillation
+from squeezebert.training.progress import Figures
+from squeezebert.training.recipes import Recipe
+from squeezebert.training.teacher import hash_files
+
+
+class GeneralDistillation:
+    """A teacher, and the student that learns from it.
+
+    Args:
+        source: The teacher's folder or hub id.
+        recipe: What is learned, and on rows of which length.
+        model: The student: a bare encoder, or one with a masked language model.
+        tokenizer: The corpus's vocabulary.
+        device: Where to compute.
+
+    Attributes:
+        student: What is trained.
+        loss: How far it is from the teacher.
+        fingerprint: Hash of the teacher.
+
+    Raises:
+        InputError: The teacher cannot be read, has another vocabulary, or takes shorter texts.
+    """
+
+    def __init__(
+        self, source: str, recipe: Recipe, model: nn.Module, tokenizer: Tokenizer, device: torch.device
+    ) -> None:
+        assert recipe.distillation is not None
+        loaded = bert.load_encoder(source)
+        _check_vocabulary(source, loaded.tokenizer, tokenizer)
+        longest = max(phase.length for phase in recipe.phases)
+        if loaded.config.max_position_embeddings < longest:
+            raise InputError(
+                f"{source}: takes {loaded.config.max_position_embeddings} tokens, but the recipe has rows of {longest}"
+            )
+        assert isinstance(loaded.model, SqueezeBert)
+        self.source = source
+        self.teacher = loaded.model.to(device)
+        self.student = DistilledEncoder(model, loaded.config.hidden_size, recipe.distillation).to(device)
+        self.loss = EncoderDistillationLoss(self.teacher, self.student.encoder, recipe.distillation, device)
+        self.fingerprint = hash_files(checkpoint.resolve(source))
+        self._recipe = recipe
+
+    def train_embedding(self, accelerator: Accelerator, folder: Path, deadline: float) -> bool:
+        """Run the first stage, where the recipe has one; whether it is finished."""
+        recipe = self._recipe.distillation
+        assert recipe is not None
+        return not recipe.embedding_steps or train_embedding(
+            accelerator, self.student, self.teacher, recipe, folder=folder, seed=self._recipe.seed, deadline=deadline
+        )
+
+    def score(self, source: PretrainingSource, accelerator: Accelerator, precision: str) -> Figures:
+        """Compare student and teacher on held-out text."""
+        rows = self._recipe.held_out_rows
+        return score_distillation(self.student, self.loss, source, accelerator, rows=rows, precision=precision)
+
+
+def _check_vocabulary(source: str, theirs: Tokenizer | None, ours: Tokenizer) -> None:
+    if theirs is None:
+        raise InputError(f"{source}: no tokenizer.json or vocab.txt beside the weights; put the teacher's own there")
+    for index in range(max(ours.vocab_size, theirs.vocab_size)):
+        a, b = (each.id_to_token(index) if index < each.vocab_size else None for each in (theirs, ours))
+        if a != b:
+            raise InputError(
+                f"{source}: another vocabulary than the corpus's (token {index} is {a!r}, there {b!r}); build the "
+                f"corpus with --vocab {source}"
+            )
+
+
+def draw_distillation_curves(path: Path, log: Sequence[Mapping[str, Any]], *, title: str) -> None:
+    """Draw the loss, the errors of every layer on held-out text, and the learning rate over the steps.
+
+    Args:
+        path: PNG to write.
+        log: What the run logged.
+        title: What was trained.
+    """
+    matplotlib = require("matplotlib", "train")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    training = [line for line in log if "loss" in line]
+    scored = [line for line in log if "evaluation" in line]
+    steps, at = [line["step"] for line in training], [line["step"] for line in scored]
+    held_out = [line["evaluation"]["held_out"] for line in scored]
+    with matplotlib.rc_context({"font.size": 11, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True}):
+        figure = Figure(figsize=(15, 4.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        loss, errors, rate = figure.subplots(1, 3)
+        loss.plot(steps, [line["loss"] for line in training], color="C0", alpha=0.6, linewidth=0.8, label="training")
+        loss.plot(at, [each["loss"] for each in held_out], color="C1", marker="o", markersize=4, label="held out")
+        loss.set(title="Loss", xlabel="step", yscale="log")
+        loss.legend(fontsize=9)
+        for name in [name for name in (held_out[-1] if held_out else {}) if name.endswith("_error")]:
+            label = name.removesuffix("_error").replace("_", " ")
+            errors.plot(at, [each[name] for each in held_out], marker="o", markersize=4, label=label)
+        errors.set(title="Held out: relative squared error", xlabel="step", yscale="log")
+        errors.legend(fontsize=9)
+        rate.plot(steps, [line["learning_rate"] for line in training], color="C2")
+        rate.set(title="Learning rate", xlabel="step")
+        figure.suptitle(title)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=120)
+
+
+def distillation_card(
+    *, recipe: Recipe, teacher: str, sources: Sequence[str], metrics: Mapping[str, Any], command: str
+) -> str:
+    """Write the model card as Markdown.
+
+    Args:
+        recipe: How the model was trained.
+        teacher: Where the teacher came from.
+        sources: What the corpus was built from.
+        metrics: The content of ``metrics.json``.
+        command: What repeats the run.
+    """
+    figures = "\n".join(f"| {name.replace('_', ' ')} | {value:.4f} |" for name, value in
+                        metrics["figures"]["held_out"].items())  # fmt: skip
+    settings = "\n".join(f"| `{name}` | `{value}` |" for name, value in recipe.to_dict().items())
+    return f"""---
+library_name: squeezebert
+tags:
+- squeezebert
+- distillation
+---
+
+# SqueezeBERT, distilled: {metrics["size"]}
+
+An encoder that came to compute what {teacher} computes, layer by layer, on text without labels; a start for finetuning.
+All its weights were trained from random ones.
+
+```
+squeezebert finetune --model . --task sst2 --output RUN
+```
+
+## Data
+
+{chr(10).join(f"- {source}" for source in sources) or "- not recorded"}
+
+## Figures
+
+On {recipe.held_out_rows:,} rows of held-out text. An error is the squared distance from the teacher's vector, relative
+to that vector's squared length, mean over tokens; 0 would be a copy.
+
+| figure | value |
+| --- | --- |
+{figures}
+
+Curves: `curves.png`.
+
+## Training
+
+```
+{command}
+```
+
+| setting | value |
+| --- | --- |
+{settings}
+
+{metrics["steps"]:,} steps, {metrics["tokens"] / 1e6:,.1f} M tokens in {metrics["seconds"] / 60:.0f} min:
+{metrics["tokens_per_second"]:,.0f} tokens/s on {metrics["device"]}, {platform.machine()}, {metrics["precision"]}, with
+squeezebert {__version__}, torch {torch.__version__} and Python {platform.python_version()}.
+
+## Limits
+
+- It has seen no text of more than {max(phase.length for phase in recipe.phases)} tokens.
+- What is skewed or missing in the text, or in its teacher, is in the model too.
+"""
