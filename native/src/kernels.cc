@@ -1,0 +1,65 @@
+#include "kernels.h"
+
+#include "ops/reference.h"
+
+namespace sqb {
+
+namespace {
+
+const Kernels kReference = {"reference",          false,
+                            reference::grouped_linear, reference::quantize,
+                            reference::attention,      reference::layer_norm,
+                            reference::embedding};
+
+}  // namespace
+
+#if SQB_X86
+extern const Kernels kAvx512Vnni;
+extern const Kernels kAvxVnni;
+extern const Kernels kAvx2;
+#elif SQB_ARM
+extern const Kernels kNeonDot;
+#elif SQB_WASM
+extern const Kernels kWasm;
+#endif
+
+#if SQB_ARM && defined(__linux__)
+}  // namespace sqb
+#include <sys/auxv.h>
+namespace sqb {
+#endif
+
+const std::vector<const Kernels*>& available_kernels() {
+  static const std::vector<const Kernels*> all = [] {
+    std::vector<const Kernels*> found;
+#if SQB_X86
+    __builtin_cpu_init();
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
+      found.push_back(&kAvx512Vnni);
+    if (avx2 && __builtin_cpu_supports("avxvnni")) found.push_back(&kAvxVnni);
+    if (avx2) found.push_back(&kAvx2);
+#elif SQB_ARM
+#if defined(__linux__)
+    constexpr unsigned long dot = 1ul << 20;  // HWCAP_ASIMDDP
+    if (getauxval(AT_HWCAP) & dot) found.push_back(&kNeonDot);
+#else
+    found.push_back(&kNeonDot);  // every Apple and Windows machine of this architecture that is in use
+#endif
+#elif SQB_WASM
+    found.push_back(&kWasm);
+#endif
+    found.push_back(&kReference);
+    return found;
+  }();
+  return all;
+}
+
+const Kernels* find_kernels(const std::string& name) {
+  for (const Kernels* kernels : available_kernels())
+    if (name == kernels->name) return kernels;
+  return nullptr;
+}
+
+}  // namespace sqb

@@ -1,0 +1,395 @@
+#include "model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "ops/activation_floor.h"
+
+namespace sqb {
+
+namespace {
+
+constexpr int kMostPartTokens = 1024;   // a pass over more would leave the caches
+constexpr int kGroupTokens = 128;       // sequences are joined up to this many tokens for query, key and value
+constexpr int kMostBlockTokens = 96;    // rows whose feed-forward activations stay in a megabyte of L2
+constexpr int kLeastBlockTokens = 6;
+
+Activation activation_named(const std::string& name, const std::string& where) {
+  if (name == "gelu") return Activation::gelu;
+  if (name == "gelu_new") return Activation::gelu_new;
+  if (name == "relu") return Activation::relu;
+  if (name == "silu") return Activation::silu;
+  throw InputError(where + ": hidden_act " + name + " is unknown");
+}
+
+// A Quantized with its memory.
+class QuantizedBuffer {
+ public:
+  QuantizedBuffer() = default;
+  void resize(int rows, int blocks, int block_size) {
+    const size_t places = static_cast<size_t>(rows) * blocks;
+    view.blocks = blocks;
+    view.block_size = block_size;
+    view.block_stride = round_up(block_size, 16);
+    view.row_stride = static_cast<ptrdiff_t>(blocks) * view.block_stride;
+    const size_t bytes = static_cast<size_t>(rows) * view.row_stride;
+    if (values_.size() < bytes) values_ = AlignedBuffer<int8_t>(bytes);
+    if (scale_.size() < places) {
+      scale_ = AlignedBuffer<float>(places);
+      zero_ = AlignedBuffer<int32_t>(places);
+      sum_ = AlignedBuffer<int32_t>(places);
+      wide_count_ = AlignedBuffer<int32_t>(places);
+      wide_ = AlignedBuffer<Wide>(places * kMostWide);
+    }
+    view.values = values_.data();
+    view.scale = scale_.data();
+    view.zero = zero_.data();
+    view.sum = sum_.data();
+    view.wide_count = wide_count_.data();
+    view.wide = wide_.data();
+  }
+  Quantized view;
+
+ private:
+  AlignedBuffer<int8_t> values_;
+  AlignedBuffer<float> scale_;
+  AlignedBuffer<int32_t> zero_, sum_, wide_count_;
+  AlignedBuffer<Wide> wide_;
+};
+
+template <class T>
+void grow(AlignedBuffer<T>& buffer, size_t count) {
+  if (buffer.size() < count) buffer = AlignedBuffer<T>(count);
+}
+
+}  // namespace
+
+// Memory of one pass, kept for the next.
+class Workspace {
+ public:
+  struct Group {
+    int first_sequence, last_sequence;
+    int first_token, tokens;
+  };
+  struct Thread {
+    AlignedBuffer<float> qkv, rows, wide;
+    AlignedBuffer<uint8_t> attention;
+    QuantizedBuffer context, intermediate_in, intermediate_out;
+  };
+
+  Batch batch{};
+  int tokens = 0, blocks = 0;
+  std::vector<int> starts;
+  std::vector<int32_t> positions;
+  std::vector<Group> groups;
+  AlignedBuffer<float> x, context;
+  QuantizedBuffer inputs[3];  // for query, key and value; the first of equal group counts is used
+  int input_of[3] = {0, 0, 0};
+  std::vector<Thread> threads;
+
+  int block_start(int block) const { return static_cast<int>(static_cast<int64_t>(tokens) * block / blocks); }
+
+  void prepare(const Model& model, const Batch& part, int thread_count) {
+    const Config& c = model.config();
+    batch = part;
+    starts.assign(1, 0);
+    positions.clear();
+    groups.clear();
+    int longest = 0, largest_group = 0;
+    for (int s = 0; s < part.sequences; ++s) {
+      const int start = starts.back(), length = part.lengths[s];
+      for (int t = 0; t < length; ++t) positions.push_back(t);
+      if (groups.empty() || groups.back().tokens + length > kGroupTokens) groups.push_back({s, s, start, 0});
+      groups.back().last_sequence = s + 1;
+      groups.back().tokens += length;
+      largest_group = std::max(largest_group, groups.back().tokens);
+      longest = std::max(longest, length);
+      starts.push_back(start + length);
+    }
+    tokens = starts.back();
+    const int needed = (tokens + kMostBlockTokens - 1) / kMostBlockTokens;
+    blocks = std::max(1, std::min(round_up(needed, thread_count), tokens / kLeastBlockTokens));
+    const size_t size = static_cast<size_t>(tokens) * c.hidden_size;
+    grow(x, size);
+    grow(context, size);
+    const int counts[3] = {c.q_groups, c.k_groups, c.v_groups};
+    for (int i = 0; i < 3; ++i) {
+      input_of[i] = i;
+      for (int j = i - 1; j >= 0; --j)
+        if (counts[j] == counts[i]) input_of[i] = j;
+      if (input_of[i] == i) inputs[i].resize(tokens, counts[i], c.hidden_size / counts[i]);
+    }
+    if (static_cast<int>(threads.size()) < thread_count) threads.resize(static_cast<size_t>(thread_count));
+    const int rows = tokens / blocks + 1;
+    const int head_size = c.hidden_size / c.heads;
+    for (int i = 0; i < thread_count; ++i) {
+      Thread& t = threads[static_cast<size_t>(i)];
+      grow(t.qkv, static_cast<size_t>(3) * largest_group * (c.hidden_size / model.units_));
+      grow(t.attention, attention_scratch(longest, head_size));
+      grow(t.rows, static_cast<size_t>(rows) * c.hidden_size);
+      grow(t.wide, static_cast<size_t>(rows) * (c.intermediate_size / model.lanes_));
+      t.context.resize(rows, model.context_blocks_, c.hidden_size / model.context_blocks_);
+      t.intermediate_in.resize(rows, c.intermediate_groups, c.hidden_size / c.intermediate_groups);
+      t.intermediate_out.resize(rows, c.output_groups / model.lanes_, c.intermediate_size / c.output_groups);
+    }
+  }
+};
+
+Model::Model(Artifact artifact, const Kernels& kernels, int threads)
+    : artifact_(std::move(artifact)), kernels_(kernels), team_(threads) {
+  const Config& c = config();
+  const int head_size = c.hidden_size / c.heads;
+  activation_ = activation_named(c.activation, "config.json");
+  // A head can be taken alone where its channels lie inside one group and begin a panel.
+  const bool whole_heads = c.heads % c.q_groups == 0 && c.heads % c.k_groups == 0 && c.heads % c.v_groups == 0;
+  const bool panels_fit = head_size % 64 == 0 || (head_size % 16 == 0 && head_size < 64);
+  units_ = whole_heads && panels_fit ? c.heads : 1;
+  const int head_vectors = units_ > 1 && head_size < 64 ? head_size / 16 : kPanelVectors;
+  lanes_ = std::gcd(c.intermediate_groups, c.output_groups);
+  // Lanes of the context are those of the values that it was made from.
+  context_blocks_ = c.v_groups % c.post_groups == 0 ? c.v_groups : c.post_groups;
+
+  tables_.channels = c.hidden_size;
+  tables_.word = artifact_.int8("embeddings.word.weight", {c.vocab_size, c.hidden_size});
+  tables_.word_scale = artifact_.scale("embeddings.word.scale", c.vocab_size);
+  tables_.position = artifact_.int8("embeddings.position.weight", {c.max_positions, c.hidden_size});
+  tables_.position_scale = artifact_.scale("embeddings.position.scale", c.max_positions);
+  tables_.type = artifact_.fp32("embeddings.token_type.weight", {c.type_vocab_size, c.hidden_size});
+  embedding_norm_ = load_norm("embeddings.norm");
+  for (int n = 0; n < c.layers; ++n) {
+    const std::string name = "layers." + std::to_string(n) + ".";
+    Layer layer;
+    layer.query = load_linear(name + "attention.query", c.q_groups, c.hidden_size, c.hidden_size, c.q_groups, true, head_vectors);
+    // A key's bias adds the same to every score of a query, which softmax does not see.
+    layer.key = load_linear(name + "attention.key", c.k_groups, c.hidden_size, c.hidden_size, c.k_groups, false, head_vectors);
+    layer.value = load_linear(name + "attention.value", c.v_groups, c.hidden_size, c.hidden_size, c.v_groups, true, head_vectors);
+    layer.post = load_linear(name + "attention.output", c.post_groups, c.hidden_size, c.hidden_size, context_blocks_);
+    layer.intermediate = load_linear(name + "feed_forward.intermediate", c.intermediate_groups, c.hidden_size,
+                                     c.intermediate_size, c.intermediate_groups);
+    layer.output =
+        load_linear(name + "feed_forward.output", c.output_groups, c.intermediate_size, c.hidden_size, c.output_groups);
+    layer.attention_norm = load_norm(name + "attention_norm");
+    layer.feed_forward_norm = load_norm(name + "feed_forward_norm");
+    layers_.push_back(std::move(layer));
+  }
+  has_pooler_ = c.head == "sequence_classification" || c.head == "encoder";
+  if (has_pooler_) pooler_ = load_linear("pooler.dense", 1, c.hidden_size, c.hidden_size, 1);
+  if (c.head == "sequence_classification" || c.head == "token_classification") {
+    const float* weight = artifact_.fp32("classifier.weight", {c.num_labels, c.hidden_size});
+    const float* bias = artifact_.fp32("classifier.bias", {c.num_labels});
+    classifier_.assign(weight, weight + static_cast<size_t>(c.num_labels) * c.hidden_size);
+    classifier_bias_.assign(bias, bias + c.num_labels);
+  }
+  artifact_.forget();
+}
+
+Model::~Model() = default;
+
+PackedLinear Model::load_linear(const std::string& name, int groups, int in, int out, int blocks, bool with_bias,
+                                int panel_vectors) const {
+  const int8_t* weight = artifact_.int8(name + ".weight", {out, in / groups});
+  const float* scale = artifact_.scale(name + ".scale", out);
+  const float* bias = artifact_.fp32(name + ".bias", {out});
+  const std::vector<float> none(static_cast<size_t>(out));
+  return PackedLinear(weight, scale, with_bias ? bias : none.data(), groups, in / groups, out / groups, blocks / groups,
+                      kernels_.plus128, panel_vectors);
+}
+
+Model::Norm Model::load_norm(const std::string& name) const {
+  const float* weight = artifact_.fp32(name + ".weight", {config().hidden_size});
+  const float* bias = artifact_.fp32(name + ".bias", {config().hidden_size});
+  return {{weight, weight + config().hidden_size}, {bias, bias + config().hidden_size}};
+}
+
+void Model::check(const Batch& batch, const Outputs& outputs) const {
+  const Config& c = config();
+  if (batch.sequences < 0) throw InputError("a batch has " + std::to_string(batch.sequences) + " sequences; give 0 or more");
+  if (outputs.logits && !has_classifier()) throw InputError("the model has no classifier (its head is " + c.head + ")");
+  if (outputs.pooled && !has_pooler_) throw InputError("the model has no pooler (its head is " + c.head + ")");
+  int64_t at = 0;
+  for (int s = 0; s < batch.sequences; ++s) {
+    const int length = batch.lengths[s];
+    if (length < 1 || length > c.max_positions)
+      throw InputError("sequence " + std::to_string(s) + " has " + std::to_string(length) + " tokens; the model takes 1 to " +
+                       std::to_string(c.max_positions));
+    for (int t = 0; t < length; ++t, ++at) {
+      if (batch.ids[at] < 0 || batch.ids[at] >= c.vocab_size)
+        throw InputError("sequence " + std::to_string(s) + ", token " + std::to_string(t) + ": id " +
+                         std::to_string(batch.ids[at]) + " is outside the vocabulary of " + std::to_string(c.vocab_size));
+      if (batch.types && (batch.types[at] < 0 || batch.types[at] >= c.type_vocab_size))
+        throw InputError("sequence " + std::to_string(s) + ", token " + std::to_string(t) + ": segment " +
+                         std::to_string(batch.types[at]) + " is outside 0.." + std::to_string(c.type_vocab_size - 1));
+    }
+  }
+}
+
+void Model::run(const Batch& batch, const Outputs& outputs) {
+  check(batch, outputs);
+  std::unique_lock<std::mutex> lock(team_.busy(), std::try_to_lock);
+  Team& team = lock.owns_lock() ? team_ : alone_;
+  std::unique_ptr<Workspace> space = borrow_space();
+  const Config& c = config();
+  const bool per_token = c.head == "token_classification";
+  Outputs out = outputs;
+  for (int first = 0; first < batch.sequences;) {
+    int last = first, tokens = 0;
+    do tokens += batch.lengths[last++];
+    while (last < batch.sequences && tokens + batch.lengths[last] <= kMostPartTokens);
+    Batch part = batch;
+    part.lengths += first;
+    part.sequences = last - first;
+    int64_t before = 0;
+    for (int s = 0; s < first; ++s) before += batch.lengths[s];
+    part.ids += before;
+    if (part.types) part.types += before;
+    space->prepare(*this, part, team.threads());
+    forward(*space, team, part, out);
+    const int64_t sequences = last - first;
+    if (out.logits) out.logits += (per_token ? tokens : sequences) * c.num_labels;
+    if (out.pooled) out.pooled += sequences * c.hidden_size;
+    if (out.mean) out.mean += sequences * c.hidden_size;
+    if (out.hidden) out.hidden += static_cast<int64_t>(tokens) * c.hidden_size;
+    first = last;
+  }
+  return_space(std::move(space));
+}
+
+std::unique_ptr<Workspace> Model::borrow_space() {
+  const std::lock_guard<std::mutex> lock(spaces_mutex_);
+  if (spaces_.empty()) return std::make_unique<Workspace>();
+  std::unique_ptr<Workspace> space = std::move(spaces_.back());
+  spaces_.pop_back();
+  return space;
+}
+
+void Model::return_space(std::unique_ptr<Workspace> space) {
+  const std::lock_guard<std::mutex> lock(spaces_mutex_);
+  spaces_.push_back(std::move(space));
+}
+
+void Model::forward(Workspace& space, Team& team, const Batch& part, const Outputs& outputs) {
+  const Config& c = config();
+  team.run([&](Member& member) {
+    member.share(space.blocks, [&](int block) {
+      const int first = space.block_start(block), rows = space.block_start(block + 1) - first;
+      float* x = space.x.data() + static_cast<ptrdiff_t>(first) * c.hidden_size;
+      kernels_.embedding({&tables_, part.ids + first, part.types ? part.types + first : nullptr,
+                          space.positions.data() + first, rows, x, c.hidden_size});
+      kernels_.layer_norm({x, c.hidden_size, nullptr, 0, embedding_norm_.weight.data(), embedding_norm_.bias.data(),
+                           c.layer_norm_eps, rows, c.hidden_size, x, c.hidden_size});
+      for (int i = 0; i < 3; ++i)
+        if (space.input_of[i] == i) kernels_.quantize(x, c.hidden_size, rows, 0.0f, space.inputs[i].view.from_row(first));
+    });
+    for (size_t n = 0; n < layers_.size(); ++n) {
+      const int units = units_;
+      member.share(static_cast<int>(space.groups.size()) * units,
+                   [&](int item) { heads_phase(space, member, layers_[n], item); });
+      member.share(space.blocks,
+                   [&](int block) { tokens_phase(space, member, layers_[n], block, n + 1 == layers_.size()); });
+    }
+  });
+  heads_of(space, outputs);
+}
+
+void Model::heads_phase(Workspace& space, Member& member, const Layer& layer, int item) {
+  const Config& c = config();
+  const int unit = item % units_;
+  const Workspace::Group& group = space.groups[static_cast<size_t>(item / units_)];
+  const int columns = c.hidden_size / units_, head_size = c.hidden_size / c.heads;
+  Workspace::Thread& mine = space.threads[static_cast<size_t>(member.index())];
+  float* qkv[3];
+  const PackedLinear* linear[3] = {&layer.query, &layer.key, &layer.value};
+  for (int i = 0; i < 3; ++i) {
+    qkv[i] = mine.qkv.data() + static_cast<ptrdiff_t>(i) * group.tokens * columns;
+    const Quantized x = space.inputs[space.input_of[i]].view.from_row(group.first_token);
+    const int last = unit + 1 == units_ ? linear[i]->panel_count() : linear[i]->panel_at((unit + 1) * columns);
+    kernels_.grouped_linear({&linear[i]->view(), &x, linear[i]->panel_at(unit * columns), last, group.tokens, qkv[i], columns,
+                             unit * columns, Activation::none});
+  }
+  for (int s = group.first_sequence; s < group.last_sequence; ++s) {
+    const ptrdiff_t row = space.starts[static_cast<size_t>(s)] - group.first_token;
+    for (int h = 0; h < columns; h += head_size)
+      kernels_.attention({qkv[0] + row * columns + h, qkv[1] + row * columns + h, qkv[2] + row * columns + h, columns,
+                          space.batch.lengths[s], head_size,
+                          space.context.data() + static_cast<ptrdiff_t>(space.starts[static_cast<size_t>(s)]) * c.hidden_size +
+                              unit * columns + h,
+                          c.hidden_size, mine.attention.data()});
+  }
+}
+
+void Model::tokens_phase(Workspace& space, Member& member, const Layer& layer, int block, bool last) {
+  const Config& c = config();
+  const int first = space.block_start(block), rows = space.block_start(block + 1) - first, channels = c.hidden_size;
+  Workspace::Thread& mine = space.threads[static_cast<size_t>(member.index())];
+  float* x = space.x.data() + static_cast<ptrdiff_t>(first) * channels;
+  float* y = mine.rows.data();
+
+  kernels_.quantize(space.context.data() + static_cast<ptrdiff_t>(first) * channels, channels, rows, 0.0f, mine.context.view);
+  kernels_.grouped_linear({&layer.post.view(), &mine.context.view, 0, layer.post.panel_count(), rows, y, channels, 0,
+                           Activation::none});
+  kernels_.layer_norm({y, channels, x, channels, layer.attention_norm.weight.data(), layer.attention_norm.bias.data(),
+                       c.layer_norm_eps, rows, channels, x, channels});
+
+  kernels_.quantize(x, channels, rows, 0.0f, mine.intermediate_in.view);
+  const int wide = c.intermediate_size / lanes_, narrow = channels / lanes_;
+  for (int lane = 0; lane < lanes_; ++lane) {
+    const auto panels_end = [&](const PackedLinear& linear, int end) {
+      return lane + 1 == lanes_ ? linear.panel_count() : linear.panel_at(end);
+    };
+    kernels_.grouped_linear({&layer.intermediate.view(), &mine.intermediate_in.view,
+                             layer.intermediate.panel_at(lane * wide), panels_end(layer.intermediate, (lane + 1) * wide), rows,
+                             mine.wide.data(), wide, lane * wide, activation_});
+    kernels_.quantize(mine.wide.data(), wide, rows, activation_floor(activation_), mine.intermediate_out.view);
+    kernels_.grouped_linear({&layer.output.view(), &mine.intermediate_out.view, layer.output.panel_at(lane * narrow),
+                             panels_end(layer.output, (lane + 1) * narrow), rows, y, channels, 0, Activation::none, lane * c.output_groups / lanes_});
+  }
+  kernels_.layer_norm({y, channels, x, channels, layer.feed_forward_norm.weight.data(), layer.feed_forward_norm.bias.data(),
+                       c.layer_norm_eps, rows, channels, x, channels});
+  if (last) return;
+  for (int i = 0; i < 3; ++i)
+    if (space.input_of[i] == i) kernels_.quantize(x, channels, rows, 0.0f, space.inputs[i].view.from_row(first));
+}
+
+void Model::heads_of(Workspace& space, const Outputs& outputs) {
+  const Config& c = config();
+  const size_t channels = static_cast<size_t>(c.hidden_size);
+  const float* x = space.x.data();
+  const int sequences = space.batch.sequences;
+  if (outputs.hidden) std::memcpy(outputs.hidden, x, sizeof(float) * channels * static_cast<size_t>(space.tokens));
+  if (outputs.mean)
+    for (int s = 0; s < sequences; ++s) {
+      float* mean = outputs.mean + static_cast<size_t>(s) * channels;
+      std::fill(mean, mean + channels, 0.0f);
+      for (int t = space.starts[static_cast<size_t>(s)]; t < space.starts[static_cast<size_t>(s) + 1]; ++t)
+        for (size_t i = 0; i < channels; ++i) mean[i] += x[static_cast<size_t>(t) * channels + i];
+      for (size_t i = 0; i < channels; ++i) mean[i] /= static_cast<float>(space.batch.lengths[s]);
+    }
+  const bool per_token = c.head == "token_classification";
+  std::vector<float> pooled;
+  if (outputs.pooled || (outputs.logits && !per_token)) {
+    pooled.resize(static_cast<size_t>(sequences) * channels);
+    for (int s = 0; s < sequences; ++s)
+      std::memcpy(pooled.data() + static_cast<size_t>(s) * channels, x + static_cast<size_t>(space.starts[static_cast<size_t>(s)]) * channels,
+                  sizeof(float) * channels);
+    QuantizedBuffer first;
+    first.resize(sequences, 1, c.hidden_size);
+    kernels_.quantize(pooled.data(), c.hidden_size, sequences, 0.0f, first.view);
+    kernels_.grouped_linear({&pooler_.view(), &first.view, 0, pooler_.panel_count(), sequences, pooled.data(), c.hidden_size, 0,
+                             Activation::tanh});
+    if (outputs.pooled) std::memcpy(outputs.pooled, pooled.data(), sizeof(float) * pooled.size());
+  }
+  if (!outputs.logits) return;
+  const int rows = per_token ? space.tokens : sequences;
+  const float* from = per_token ? x : pooled.data();
+  for (int r = 0; r < rows; ++r)
+    for (int k = 0; k < c.num_labels; ++k) {
+      const float* row = from + static_cast<size_t>(r) * channels;
+      const float* weight = classifier_.data() + static_cast<size_t>(k) * channels;
+      double sum = classifier_bias_[static_cast<size_t>(k)];
+      for (size_t i = 0; i < channels; ++i) sum += static_cast<double>(row[i]) * weight[i];
+      outputs.logits[static_cast<size_t>(r) * static_cast<size_t>(c.num_labels) + static_cast<size_t>(k)] = static_cast<float>(sum);
+    }
+}
+
+}  // namespace sqb

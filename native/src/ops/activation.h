@@ -1,0 +1,51 @@
+// Activations and exp on sixteen floats; one file for every instruction set, see simd/f32x16.h.
+//
+// gelu(x) = x/2 * (1 + erf(x / sqrt 2)), erf(x / sqrt 2) = clamp(x * P(2 min(x^2, c^2) / c^2 - 1), -1, 1), c = 4.8, P of degree 10
+// fitted to the least largest error of gelu: 4.3e-6 absolute everywhere (exact beyond c).
+// tanh(x) = 1 - 2 / (1 + exp(2 x)): error 2e-7 absolute.
+// exp(x) = 2^n * Q(f), n = rint(x log2 e), Q of degree 5: relative error 2e-7 for x in -87..88, clamped beyond.
+#pragma once
+
+#include "ops/activation_tables.h"
+#include "ops/grouped_linear.h"
+#include "simd/f32x16.h"
+
+namespace sqb {
+
+namespace {
+
+inline F32x16 exp(F32x16 x) {
+  const F32x16 y = min(max(x * set1(kLog2E), set1(-125.0f)), set1(126.0f));
+  const F32x16 n = round(y);
+  const F32x16 f = y - n;
+  F32x16 p = set1(kExp2[5]);
+  for (int i = 4; i >= 0; --i) p = fma(p, f, set1(kExp2[i]));
+  return scale_by_power(p, n);
+}
+
+inline F32x16 gelu(F32x16 x) {
+  const F32x16 t = min(x * x, set1(kGeluEnd * kGeluEnd));
+  const F32x16 u = fma(t, set1(2.0f / (kGeluEnd * kGeluEnd)), set1(-1.0f));
+  F32x16 p = set1(kGelu[10]);
+  for (int i = 9; i >= 0; --i) p = fma(p, u, set1(kGelu[i]));
+  const F32x16 erf = max(min(p * x, set1(1.0f)), set1(-1.0f));
+  const F32x16 half = x * set1(0.5f);
+  return fma(half, erf, half);
+}
+
+template <Activation activation>
+inline F32x16 activate(F32x16 x) {
+  if constexpr (activation == Activation::gelu) return gelu(x);
+  if constexpr (activation == Activation::relu) return max(x, set1(0.0f));
+  if constexpr (activation == Activation::tanh) return set1(1.0f) - set1(2.0f) / (set1(1.0f) + exp(x + x));
+  if constexpr (activation == Activation::silu) return x / (set1(1.0f) + exp(set1(0.0f) - x));
+  if constexpr (activation == Activation::gelu_new) {
+    // 0.5 (1 + tanh z) = 1 / (1 + exp(-2 z)),  z = sqrt(2 / pi) (x + 0.044715 x^3)
+    const F32x16 cubed = fma(x * x * x, set1(0.044715f), x);
+    return x / (set1(1.0f) + exp(cubed * set1(-1.5957691216f)));
+  }
+  return x;
+}
+
+}  // namespace
+}  // namespace sqb

@@ -1,0 +1,170 @@
+// The loops around an instruction set's int16 tile; formula in ops/attention.h.
+//
+// One head of one sequence: queries as int16 rows, keys and values packed in panels of up to four vectors,
+//     keys    [panel of 64 keys][D / 2][keys of the panel][2]
+//     values  [panel of 64 channels][T / 2][channels of the panel][2]
+// Then, six queries at a time, scores, softmax and context, all of it in L1.
+#pragma once
+
+#include "ops/activation.h"
+#include "ops/attention.h"
+
+namespace sqb {
+namespace {
+
+constexpr int kQueryRows = 6;
+
+// Tile::sums16<rows, vectors>(a, a_stride, b, steps, sums): sums[r * vectors * 16 + c] = sum over `steps` pairs of a[r] and b.
+template <class Tile>
+struct AttentionDriver {
+  using SumsFn = void (*)(const int16_t* a, ptrdiff_t a_stride, const int16_t* b, int steps, int32_t* sums);
+
+  template <int vectors>
+  static SumsFn choose(int rows) {
+    switch (rows) {
+      case 1: return Tile::template sums16<1, vectors>;
+      case 2: return Tile::template sums16<2, vectors>;
+      case 3: return Tile::template sums16<3, vectors>;
+      case 4: return Tile::template sums16<4, vectors>;
+      case 5: return Tile::template sums16<5, vectors>;
+      default: return Tile::template sums16<6, vectors>;
+    }
+  }
+  static SumsFn choose(int rows, int vectors) {
+    return vectors == 4 ? choose<4>(rows) : vectors == 3 ? choose<3>(rows) : vectors == 2 ? choose<2>(rows) : choose<1>(rows);
+  }
+
+  static F32x16 load_at(const float* x, int i, int n) { return n - i >= 16 ? load(x + i) : load_first(x + i, n - i); }
+
+  static float largest_abs(const float* x, int n) {
+    F32x16 top = set1(0.0f);
+    for (int i = 0; i < n; i += 16) top = max(abs(load_at(x, i, n)), top);
+    return largest(top);
+  }
+
+  // rint(x * inverse) for n values; up to the next multiple of 16, zeros.
+  static void to_int16(const float* x, int n, float inverse, int16_t* out) {
+    for (int i = 0; i < n; i += 16) store_int16(out + i, load_at(x, i, n) * set1(inverse));
+  }
+
+  static void run(const AttentionCall& call) {
+    const int tokens = call.tokens, size = call.head_size;
+    const int padded_size = (size + 15) / 16 * 16, padded_tokens = (tokens + 15) / 16 * 16;
+    const int token_pairs = (tokens + 1) / 2, size_pairs = (size + 1) / 2;
+    uint8_t* at = call.scratch;
+    const auto take = [&at](size_t bytes) {
+      uint8_t* start = at;
+      at += (bytes + 63) / 64 * 64;
+      return start;
+    };
+    auto* queries = reinterpret_cast<int16_t*>(take(sizeof(int16_t) * tokens * padded_size));
+    auto* keys = reinterpret_cast<int16_t*>(take(sizeof(int16_t) * padded_tokens * padded_size));
+    auto* values = reinterpret_cast<int16_t*>(take(sizeof(int16_t) * 2 * token_pairs * padded_size));
+    auto* query_scale = reinterpret_cast<float*>(take(sizeof(float) * padded_tokens));
+    auto* key_scale = reinterpret_cast<float*>(take(sizeof(float) * padded_tokens));
+    auto* scores = reinterpret_cast<float*>(take(sizeof(float) * kQueryRows * padded_tokens));
+    auto* probabilities = reinterpret_cast<int16_t*>(take(sizeof(int16_t) * kQueryRows * (padded_tokens + 16)));
+    auto* sums = reinterpret_cast<int32_t*>(take(sizeof(int32_t) * kQueryRows * 64));
+    alignas(64) int16_t row[2][1024 + 16];
+
+    const float level = std::fmin(std::floor(std::sqrt(2147483647.0 / size)), 32767.0);
+    const float root = 1.0f / std::sqrt(static_cast<float>(size));
+    for (int t = 0; t < tokens; ++t) {
+      const float top = largest_abs(call.q + t * call.stride, size);
+      const bool empty = !(top > 1e-30f);
+      query_scale[t] = empty ? 0.0f : top / level * root;
+      to_int16(call.q + t * call.stride, size, empty ? 0.0f : level / top, queries + static_cast<ptrdiff_t>(t) * padded_size);
+    }
+    std::memset(keys, 0, sizeof(int16_t) * padded_tokens * padded_size);
+    std::memset(key_scale, 0, sizeof(float) * padded_tokens);
+    for (int t = 0; t < tokens; ++t) {
+      const float top = largest_abs(call.k + t * call.stride, size);
+      const bool empty = !(top > 1e-30f);
+      key_scale[t] = empty ? 0.0f : top / level;
+      to_int16(call.k + t * call.stride, size, empty ? 0.0f : level / top, row[0]);
+      const int panel = t / 64 * 64, width = padded_tokens - panel < 64 ? padded_tokens - panel : 64;
+      int16_t* target = keys + static_cast<ptrdiff_t>(panel) * padded_size + 2 * (t - panel);
+      for (int d = 0; d < size_pairs; ++d) std::memcpy(target + static_cast<ptrdiff_t>(d) * width * 2, row[0] + 2 * d, 4);
+    }
+    F32x16 top16 = set1(0.0f);
+    for (int t = 0; t < tokens; ++t)
+      for (int i = 0; i < size; i += 16) top16 = max(abs(load_at(call.v + t * call.stride, i, size)), top16);
+    const float top = largest(top16);
+    const bool empty = !(top > 1e-30f);
+    const float value_scale = empty ? 0.0f : top / 32767.0f;
+    for (int pair = 0; pair < token_pairs; ++pair) {
+      for (int half = 0; half < 2; ++half) {
+        const int t = 2 * pair + half;
+        if (t < tokens)
+          to_int16(call.v + t * call.stride, size, empty ? 0.0f : 32767.0f / top, row[half]);
+        else
+          std::memset(row[half], 0, sizeof(int16_t) * padded_size);
+      }
+      for (int panel = 0; panel < padded_size; panel += 64) {
+        const int width = padded_size - panel < 64 ? padded_size - panel : 64;
+        int16_t* target = values + static_cast<ptrdiff_t>(panel) * 2 * token_pairs + static_cast<ptrdiff_t>(pair) * width * 2;
+        for (int c = 0; c < width; ++c) {
+          target[2 * c] = row[0][panel + c];
+          target[2 * c + 1] = row[1][panel + c];
+        }
+      }
+    }
+
+    const int tiles = (tokens + kQueryRows - 1) / kQueryRows, low = tokens / tiles, high_tiles = tokens % tiles;
+    const float context_scale = value_scale / 32767.0f;
+    for (int tile = 0, first = 0; tile < tiles; ++tile) {
+      const int rows = low + (tile < high_tiles);
+      for (int panel = 0; panel < padded_tokens; panel += 64) {
+        const int width = padded_tokens - panel < 64 ? padded_tokens - panel : 64;
+        choose(rows, width / 16)(queries + static_cast<ptrdiff_t>(first) * padded_size, padded_size,
+                                 keys + static_cast<ptrdiff_t>(panel) * padded_size, size_pairs, sums);
+        for (int r = 0; r < rows; ++r)
+          for (int c = 0; c < width; c += 16)
+            store(scores + r * padded_tokens + panel + c,
+                  load_int32(sums + r * width + c) * (set1(query_scale[first + r]) * load(key_scale + panel + c)));
+      }
+      for (int r = 0; r < rows; ++r) softmax(scores + r * padded_tokens, tokens, probabilities + r * (padded_tokens + 16));
+      for (int panel = 0; panel < padded_size; panel += 64) {
+        const int width = padded_size - panel < 64 ? padded_size - panel : 64;
+        choose(rows, width / 16)(probabilities, padded_tokens + 16,
+                                 values + static_cast<ptrdiff_t>(panel) * 2 * token_pairs, token_pairs, sums);
+        for (int r = 0; r < rows; ++r) {
+          float* y = call.y + (first + r) * call.y_stride + panel;
+          for (int c = 0; c < width; c += 16) {
+            const F32x16 value = load_int32(sums + r * width + c) * set1(context_scale);
+            const int valid = size - panel - c;
+            if (valid >= 16)
+              store(y + c, value);
+            else
+              store_first(y + c, value, valid);
+          }
+        }
+      }
+      first += rows;
+    }
+  }
+
+  static void softmax(float* scores, int tokens, int16_t* probabilities) {
+    const int whole = tokens / 16 * 16, tail = tokens - whole;
+    F32x16 top16 = set1(-3.0e38f);
+    for (int i = 0; i < whole; i += 16) top16 = max(load(scores + i), top16);
+    if (tail) top16 = max(fill_beyond(load(scores + whole), tail, -3.0e38f), top16);
+    const F32x16 top = set1(largest(top16));
+    F32x16 total = set1(0.0f);
+    for (int i = 0; i < whole; i += 16) {
+      const F32x16 e = exp(load(scores + i) - top);
+      total = total + e;
+      store(scores + i, e);
+    }
+    if (tail) {
+      const F32x16 e = fill_beyond(exp(load(scores + whole) - top), tail, 0.0f);
+      total = total + e;
+      store(scores + whole, e);
+    }
+    const F32x16 factor = set1(32767.0f / sum(total));
+    for (int i = 0; i < tokens; i += 16) store_int16(probabilities + i, load(scores + i) * factor);
+  }
+};
+
+}  // namespace
+}  // namespace sqb

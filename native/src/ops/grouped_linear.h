@@ -1,0 +1,90 @@
+// Grouped position-wise product on int8: the layer that SqueezeBERT is made of.
+//
+//     y[n, o] = act( w_scale[o] * sum_b x_scale[n, b] * (float(acc[n, o, b]) + zero[n, b] * w_sum[o, b]) + bias[o] )
+//     acc[n, o, b] = sum over channels k of block b:  q[n, k] * w[o, k]                    exact, int32
+//
+// b runs over the quantisation blocks inside o's group: one where blocks equal groups, more where a dense layer reads
+// lanes (post-attention). fp32 order: t = fma(zero, w_sum, acc); y = t * x_scale, then fma(t, x_scale, y) for each further
+// block; fma(y, w_scale, bias); activation. Every instruction set gives the same bits.
+//
+// Packing. Output channels of a group are cut into panels of up to 64; a panel holds, for each block and each four
+// channels k, four bytes per output channel:
+//     [panel][block][k / 4][vectors * 16][4]       missing channels are zero weights
+// Kernels for unsigned-by-signed instructions (vpdpbusd) store w + 128 and start sums at -128 * sum(q); the others
+// store w. No sum leaves int32: |q| <= 127 and |w| <= 127 over at most 65,536 channels.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "aligned.h"
+#include "ops/quantize.h"
+
+namespace sqb {
+
+enum class Activation { none, gelu, gelu_new, relu, silu, tanh };
+
+constexpr int kPanelVectors = 4;  // at most 64 output channels to a panel
+
+struct Panel {
+  int group;
+  int column;     // first output channel
+  int columns;    // valid ones
+  int vectors;    // of 16
+  size_t offset;  // into data
+};
+
+// What kernels read: plain pointers, since a kernel's file is compiled for its own instruction set and must not emit
+// shared inline functions.
+struct LinearWeights {
+  int groups = 1;
+  int in = 0;            // channels of one group
+  int out = 0;           // of one group
+  int blocks = 1;        // quantisation blocks of one group
+  int block_padded = 0;  // channels of a block, up to a multiple of 4
+  bool plus128 = false;
+  const Panel* panels = nullptr;  // in order of output channels
+  const uint8_t* data = nullptr;
+  const float* scale = nullptr;  // panel p's start at p * 64
+  const float* bias = nullptr;
+  const float* sums = nullptr;  // [panel][block][64]: sums of w
+};
+
+class PackedLinear {
+ public:
+  PackedLinear() = default;
+  // weight[groups * out][in] (row-major int8), scale and bias [groups * out]; panel_vectors: 1..4.
+  PackedLinear(const int8_t* weight, const float* scale, const float* bias, int groups, int in, int out, int blocks,
+               bool plus128, int panel_vectors = kPanelVectors);
+
+  const LinearWeights& view() const { return view_; }
+  int panel_count() const { return static_cast<int>(panels_.size()); }
+  // The panel that starts with this output channel.
+  int panel_at(int column) const;
+
+ private:
+  LinearWeights view_;
+  std::vector<Panel> panels_;
+  AlignedBuffer<uint8_t> data_;
+  AlignedBuffer<float> scale_;
+  AlignedBuffer<float> bias_;
+  AlignedBuffer<float> sums_;
+};
+
+// Rows x against panels [first, last). Output channel `column` goes to y + row * y_stride + column - y_column.
+struct LinearCall {
+  const LinearWeights* weights;
+  const Quantized* x;
+  int first_panel;
+  int last_panel;
+  int rows;
+  float* y;
+  ptrdiff_t y_stride;
+  int y_column;
+  Activation activation;
+  int x_first_group = 0;  // group that x's first blocks belong to
+};
+using GroupedLinearFn = void(const LinearCall& call);
+
+}  // namespace sqb

@@ -1,0 +1,150 @@
+// The loops around an instruction set's tile: panels, blocks, rows, and what follows the sums.
+//
+// A panel's block (12 KB for 64 outputs of 192 channels) stays in L1 while all rows pass by, in tiles of at most
+// Tile::rows(vectors) rows, equal in height within one, so that none is too low to hide the latency of its sums.
+#pragma once
+
+#include "ops/activation.h"
+#include "ops/grouped_linear.h"
+
+namespace sqb {
+namespace {
+
+constexpr int kMostTileRows = 12;
+
+// Tile::sums<rows, vectors>(a, a_stride, b, steps, start, sums): for each row r and each output channel c,
+//   sums[r * vectors * 16 + c] = start + sum over `steps` times four channels of a[r] and b.
+// start: one value per row, or where `full` is set, one per row and output channel.
+template <class Tile>
+struct Driver {
+  using SumsFn = void (*)(const int8_t* a, ptrdiff_t a_stride, const uint8_t* b, int steps, const int32_t* start, bool full,
+                          int32_t* sums);
+
+  template <int vectors>
+  static SumsFn choose(int rows) {
+    switch (rows) {
+#define SQB_ROWS(n) \
+  case n:           \
+    if constexpr (n <= Tile::rows(vectors)) return Tile::template sums<n, vectors>;
+      SQB_ROWS(1)
+      SQB_ROWS(2)
+      SQB_ROWS(3)
+      SQB_ROWS(4)
+      SQB_ROWS(5)
+      SQB_ROWS(6)
+      SQB_ROWS(7)
+      SQB_ROWS(8)
+      SQB_ROWS(9)
+      SQB_ROWS(10)
+      SQB_ROWS(11)
+      SQB_ROWS(12)
+#undef SQB_ROWS
+    }
+    return nullptr;
+  }
+
+  static SumsFn choose(int rows, int vectors) {
+    return vectors == 4 ? choose<4>(rows) : vectors == 3 ? choose<3>(rows) : vectors == 2 ? choose<2>(rows) : choose<1>(rows);
+  }
+
+  // What wide entries add to the sums of one row; see ops/quantize.h.
+  static void add_wide(const LinearWeights& w, const uint8_t* b, int width, const Wide* wide, int count, int32_t* start) {
+    const uint32_t minus = w.plus128 ? 128 : 0;
+    for (int i = 0; i < count; ++i) {
+      const uint8_t* quad = b + static_cast<ptrdiff_t>(wide[i].place / 4) * width * 4;
+      const int shift = 24 - 8 * (wide[i].place % 4);
+      const int32_t excess = wide[i].excess;
+      for (int c = 0; c < width; ++c) {
+        uint32_t four;
+        std::memcpy(&four, quad + 4 * c, 4);
+        // The byte, its sign spread: shifted to the top and back.
+        const int32_t byte = minus ? static_cast<int32_t>((four << shift) >> 24) - 128
+                                   : static_cast<int32_t>(four << shift) >> 24;
+        start[c] += excess * byte;
+      }
+    }
+  }
+
+  template <Activation activation>
+  static void finish(const LinearCall& call, const Panel& panel, int p, int block, int row, int rows, const int32_t* sums) {
+    const LinearWeights& w = *call.weights;
+    const bool first = block == 0, last = block == w.blocks - 1;
+    const int width = panel.vectors * 16;
+    const float* w_sum = w.sums + (static_cast<ptrdiff_t>(p) * w.blocks + block) * 64;
+    for (int r = 0; r < rows; ++r) {
+      const ptrdiff_t place = static_cast<ptrdiff_t>(row + r) * call.x->blocks + (panel.group - call.x_first_group) * w.blocks + block;
+      const F32x16 x_scale = set1(call.x->scale[place]);
+      const F32x16 zero = set1(static_cast<float>(call.x->zero[place]));
+      float* y = call.y + (row + r) * call.y_stride + panel.column - call.y_column;
+      for (int v = 0; v < panel.vectors; ++v) {
+        const int valid = panel.columns - 16 * v;
+        F32x16 t = fma(zero, load(w_sum + 16 * v), load_int32(sums + r * width + 16 * v));
+        if (first)
+          t = t * x_scale;
+        else
+          t = fma(t, x_scale, valid >= 16 ? load(y + 16 * v) : load_first(y + 16 * v, valid));
+        if (last) t = activate<activation>(fma(t, load(w.scale + p * 64 + 16 * v), load(w.bias + p * 64 + 16 * v)));
+        if (valid >= 16)
+          store(y + 16 * v, t);
+        else
+          store_first(y + 16 * v, t, valid);
+      }
+    }
+  }
+
+  template <Activation activation>
+  static void run(const LinearCall& call) {
+    const LinearWeights& w = *call.weights;
+    const Quantized& x = *call.x;
+    alignas(64) int32_t start[kMostTileRows * 64];
+    alignas(64) int32_t sums[kMostTileRows * 64];
+    for (int p = call.first_panel; p < call.last_panel; ++p) {
+      const Panel& panel = w.panels[p];
+      const int width = panel.vectors * 16;
+      const int most = Tile::rows(panel.vectors);
+      const int tiles = (call.rows + most - 1) / most;
+      const int low = call.rows / tiles, high_tiles = call.rows % tiles;
+      const SumsFn high_fn = choose(low + 1 <= most ? low + 1 : low, panel.vectors), low_fn = choose(low, panel.vectors);
+      for (int block = 0; block < w.blocks; ++block) {
+        const uint8_t* b = w.data + panel.offset + static_cast<ptrdiff_t>(block) * w.block_padded * width;
+        const int x_block = (panel.group - call.x_first_group) * w.blocks + block;
+        for (int tile = 0, row = 0; tile < tiles; ++tile) {
+          const int rows = low + (tile < high_tiles);
+          bool full = false;
+          for (int r = 0; r < rows; ++r) {
+            const ptrdiff_t place = static_cast<ptrdiff_t>(row + r) * x.blocks + x_block;
+            start[r] = w.plus128 ? -128 * x.sum[place] : 0;
+            full |= x.wide_count[place] != 0;
+          }
+          if (full) {
+            for (int r = rows - 1; r >= 0; --r) {
+              const ptrdiff_t place = static_cast<ptrdiff_t>(row + r) * x.blocks + x_block;
+              const int32_t value = start[r];
+              for (int c = 0; c < width; ++c) start[r * width + c] = value;
+              add_wide(w, b, width, x.wide + place * kMostWide, x.wide_count[place], start + r * width);
+            }
+          }
+          const int8_t* a = x.values + row * x.row_stride + static_cast<ptrdiff_t>(x_block) * x.block_stride;
+          (tile < high_tiles ? high_fn : low_fn)(a, x.row_stride, b, w.block_padded / 4, start, full, sums);
+          finish<activation>(call, panel, p, block, row, rows, sums);
+          row += rows;
+        }
+      }
+    }
+  }
+
+  static void linear(const LinearCall& call) {
+    if (call.rows <= 0) return;
+    switch (call.activation) {
+      case Activation::none: return run<Activation::none>(call);
+      case Activation::gelu: return run<Activation::gelu>(call);
+      case Activation::gelu_new: return run<Activation::gelu_new>(call);
+      case Activation::relu: return run<Activation::relu>(call);
+      case Activation::silu: return run<Activation::silu>(call);
+      case Activation::tanh: return run<Activation::tanh>(call);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace sqb

@@ -1,0 +1,65 @@
+// Scalar forms of simd/f32x16.h for the references: sums over sixteen partial sums, and the same polynomials.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "ops/activation_tables.h"
+#include "ops/grouped_linear.h"
+
+namespace sqb::reference {
+
+// Sixteen partial sums: element i goes to lane i % 16; then halves are added until one is left.
+struct LaneSum {
+  float lane[16] = {};
+  float total() const {
+    float t[16];
+    std::memcpy(t, lane, sizeof(t));
+    for (int half = 8; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i) t[i] += t[i + half];
+    return t[0];
+  }
+};
+
+inline float exp(float x) {
+  float y = x * kLog2E;
+  y = y > -125.0f ? y : -125.0f;
+  y = y < 126.0f ? y : 126.0f;
+  const float n = std::nearbyint(y);
+  const float f = y - n;
+  float p = kExp2[5];
+  for (int i = 4; i >= 0; --i) p = std::fma(p, f, kExp2[i]);
+  int32_t bits;
+  std::memcpy(&bits, &p, 4);
+  bits += static_cast<int32_t>(n) * (1 << 23);
+  std::memcpy(&p, &bits, 4);
+  return p;
+}
+
+inline float gelu(float x) {
+  float t = x * x;
+  t = t < kGeluEnd * kGeluEnd ? t : kGeluEnd * kGeluEnd;
+  const float u = std::fma(t, 2.0f / (kGeluEnd * kGeluEnd), -1.0f);
+  float p = kGelu[10];
+  for (int i = 9; i >= 0; --i) p = std::fma(p, u, kGelu[i]);
+  float erf = p * x;
+  erf = erf < 1.0f ? erf : 1.0f;
+  erf = erf > -1.0f ? erf : -1.0f;
+  const float half = x * 0.5f;
+  return std::fma(half, erf, half);
+}
+
+inline float activate(Activation activation, float x) {
+  switch (activation) {
+    case Activation::none: return x;
+    case Activation::gelu: return gelu(x);
+    case Activation::relu: return x > 0.0f ? x : 0.0f;
+    case Activation::silu: return x / (1.0f + exp(0.0f - x));
+    case Activation::tanh: return 1.0f - 2.0f / (1.0f + exp(x + x));
+    case Activation::gelu_new: return x / (1.0f + exp(std::fma(x * x * x, 0.044715f, x) * -1.5957691216f));
+  }
+  return x;
+}
+
+}  // namespace sqb::reference

@@ -1,0 +1,284 @@
+// Sixteen floats as one value, for every instruction set: the vocabulary of all fp32 arithmetic in the engine.
+//
+// Every operation here rounds once and in the same way wherever it runs (fused multiply-add included), and sums run
+// over the same sixteen partial sums and the same tree. So code written in these terms gives the same bits on AVX-512,
+// AVX2 and NEON as the plain loops of the references do. WebAssembly has no fused multiply-add: results there differ by rounding.
+//
+// Include from one instruction set's translation unit only; the namespace is that set's own.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
+#include <immintrin.h>
+#define SQB_SIMD_AVX512 1
+#elif defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+#define SQB_SIMD_AVX2 1
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#define SQB_SIMD_NEON 1
+#elif defined(__wasm_simd128__)
+#include <wasm_simd128.h>
+#define SQB_SIMD_WASM 1
+#endif
+
+namespace sqb {
+namespace {
+
+#if SQB_SIMD_AVX512
+
+struct F32x16 {
+  __m512 v;
+};
+inline F32x16 set1(float x) { return {_mm512_set1_ps(x)}; }
+inline F32x16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+inline void store(float* p, F32x16 x) { _mm512_storeu_ps(p, x.v); }
+// The first n lanes, 0 < n <= 16; the others are zero.
+inline F32x16 load_first(const float* p, int n) { return {_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p)}; }
+inline void store_first(float* p, F32x16 x, int n) { _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), x.v); }
+// Lanes n and beyond become `fill`.
+inline F32x16 fill_beyond(F32x16 x, int n, float fill) {
+  return {_mm512_mask_mov_ps(_mm512_set1_ps(fill), static_cast<__mmask16>((1u << n) - 1), x.v)};
+}
+inline F32x16 operator+(F32x16 a, F32x16 b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline F32x16 operator-(F32x16 a, F32x16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline F32x16 operator*(F32x16 a, F32x16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline F32x16 operator/(F32x16 a, F32x16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+// The second operand where either is NaN, as on x86.
+inline F32x16 max(F32x16 a, F32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline F32x16 min(F32x16 a, F32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline F32x16 abs(F32x16 a) { return {_mm512_abs_ps(a.v)}; }
+inline F32x16 round(F32x16 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+// x where x <= limit, else zero.
+inline F32x16 zero_above(F32x16 x, F32x16 limit) {
+  return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_LE_OQ), x.v)};
+}
+// a * 2^n for whole n, both within the normal range.
+inline F32x16 scale_by_power(F32x16 a, F32x16 n) {
+  return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), _mm512_slli_epi32(_mm512_cvtps_epi32(n.v), 23)))};
+}
+// Rounded to the nearest whole number (even where two are), and held within the type.
+inline void store_int8(int8_t* p, F32x16 x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x.v)));
+}
+inline void store_int16(int16_t* p, F32x16 x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x.v)));
+}
+inline F32x16 load_int8(const int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+inline F32x16 load_int32(const int32_t* p) { return {_mm512_cvtepi32_ps(_mm512_loadu_si512(p))}; }
+
+#elif SQB_SIMD_AVX2
+
+struct F32x16 {
+  __m256 v[2];
+};
+inline F32x16 set1(float x) { return {{_mm256_set1_ps(x), _mm256_set1_ps(x)}}; }
+inline F32x16 load(const float* p) { return {{_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}}; }
+inline void store(float* p, F32x16 x) {
+  _mm256_storeu_ps(p, x.v[0]);
+  _mm256_storeu_ps(p + 8, x.v[1]);
+}
+#define SQB_BINARY(name, op) \
+  inline F32x16 name(F32x16 a, F32x16 b) { return {{op(a.v[0], b.v[0]), op(a.v[1], b.v[1])}}; }
+SQB_BINARY(operator+, _mm256_add_ps)
+SQB_BINARY(operator-, _mm256_sub_ps)
+SQB_BINARY(operator*, _mm256_mul_ps)
+SQB_BINARY(operator/, _mm256_div_ps)
+SQB_BINARY(max, _mm256_max_ps)
+SQB_BINARY(min, _mm256_min_ps)
+#undef SQB_BINARY
+inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) {
+  return {{_mm256_fmadd_ps(a.v[0], b.v[0], c.v[0]), _mm256_fmadd_ps(a.v[1], b.v[1], c.v[1])}};
+}
+inline F32x16 abs(F32x16 a) {
+  const __m256 mask = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+  return {{_mm256_and_ps(a.v[0], mask), _mm256_and_ps(a.v[1], mask)}};
+}
+inline F32x16 round(F32x16 a) {
+  constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  return {{_mm256_round_ps(a.v[0], mode), _mm256_round_ps(a.v[1], mode)}};
+}
+inline F32x16 zero_above(F32x16 x, F32x16 limit) {
+  return {{_mm256_and_ps(x.v[0], _mm256_cmp_ps(x.v[0], limit.v[0], _CMP_LE_OQ)),
+           _mm256_and_ps(x.v[1], _mm256_cmp_ps(x.v[1], limit.v[1], _CMP_LE_OQ))}};
+}
+inline F32x16 scale_by_power(F32x16 a, F32x16 n) {
+  F32x16 y;
+  for (int i = 0; i < 2; ++i)
+    y.v[i] = _mm256_castsi256_ps(
+        _mm256_add_epi32(_mm256_castps_si256(a.v[i]), _mm256_slli_epi32(_mm256_cvtps_epi32(n.v[i]), 23)));
+  return y;
+}
+inline __m256i to_int16(F32x16 x) {  // 16 values, in order
+  const __m256i packed = _mm256_packs_epi32(_mm256_cvtps_epi32(x.v[0]), _mm256_cvtps_epi32(x.v[1]));
+  return _mm256_permute4x64_epi64(packed, 0xd8);
+}
+inline void store_int16(int16_t* p, F32x16 x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), to_int16(x)); }
+inline void store_int8(int8_t* p, F32x16 x) {
+  const __m256i wide = to_int16(x);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm_packs_epi16(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1)));
+}
+inline F32x16 load_int8(const int8_t* p) {
+  const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {{_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(x, 8)))}};
+}
+inline F32x16 load_int32(const int32_t* p) {
+  return {{_mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))),
+           _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 8)))}};
+}
+
+#elif SQB_SIMD_NEON || SQB_SIMD_WASM
+
+#if SQB_SIMD_NEON
+using F32x4 = float32x4_t;
+#else
+using F32x4 = v128_t;
+#endif
+struct F32x16 {
+  F32x4 v[4];
+};
+#define SQB_EACH(expression)                    \
+  F32x16 y;                                     \
+  for (int i = 0; i < 4; ++i) y.v[i] = expression; \
+  return y
+#if SQB_SIMD_NEON
+inline F32x16 set1(float x) { SQB_EACH(vdupq_n_f32(x)); }
+inline F32x16 load(const float* p) { SQB_EACH(vld1q_f32(p + 4 * i)); }
+inline void store(float* p, F32x16 x) {
+  for (int i = 0; i < 4; ++i) vst1q_f32(p + 4 * i, x.v[i]);
+}
+inline F32x16 operator+(F32x16 a, F32x16 b) { SQB_EACH(vaddq_f32(a.v[i], b.v[i])); }
+inline F32x16 operator-(F32x16 a, F32x16 b) { SQB_EACH(vsubq_f32(a.v[i], b.v[i])); }
+inline F32x16 operator*(F32x16 a, F32x16 b) { SQB_EACH(vmulq_f32(a.v[i], b.v[i])); }
+inline F32x16 operator/(F32x16 a, F32x16 b) { SQB_EACH(vdivq_f32(a.v[i], b.v[i])); }
+inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) { SQB_EACH(vfmaq_f32(c.v[i], a.v[i], b.v[i])); }
+inline F32x16 max(F32x16 a, F32x16 b) { SQB_EACH(vbslq_f32(vcgtq_f32(a.v[i], b.v[i]), a.v[i], b.v[i])); }
+inline F32x16 min(F32x16 a, F32x16 b) { SQB_EACH(vbslq_f32(vcltq_f32(a.v[i], b.v[i]), a.v[i], b.v[i])); }
+inline F32x16 abs(F32x16 a) { SQB_EACH(vabsq_f32(a.v[i])); }
+inline F32x16 round(F32x16 a) { SQB_EACH(vrndnq_f32(a.v[i])); }
+inline F32x16 zero_above(F32x16 x, F32x16 limit) {
+  SQB_EACH(vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(x.v[i]), vcleq_f32(x.v[i], limit.v[i]))));
+}
+inline F32x16 scale_by_power(F32x16 a, F32x16 n) {
+  SQB_EACH(vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(a.v[i]), vshlq_n_s32(vcvtnq_s32_f32(n.v[i]), 23))));
+}
+inline void store_int16(int16_t* p, F32x16 x) {
+  for (int i = 0; i < 4; ++i) vst1_s16(p + 4 * i, vqmovn_s32(vcvtnq_s32_f32(x.v[i])));
+}
+inline void store_int8(int8_t* p, F32x16 x) {
+  for (int i = 0; i < 2; ++i) {
+    const int16x8_t wide =
+        vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(x.v[2 * i])), vqmovn_s32(vcvtnq_s32_f32(x.v[2 * i + 1])));
+    vst1_s8(p + 8 * i, vqmovn_s16(wide));
+  }
+}
+inline F32x16 load_int8(const int8_t* p) {
+  const int8x16_t x = vld1q_s8(p);
+  const int16x8_t low = vmovl_s8(vget_low_s8(x)), high = vmovl_s8(vget_high_s8(x));
+  return {{vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
+           vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(high)))}};
+}
+inline F32x16 load_int32(const int32_t* p) { SQB_EACH(vcvtq_f32_s32(vld1q_s32(p + 4 * i))); }
+#else
+inline F32x16 set1(float x) { SQB_EACH(wasm_f32x4_splat(x)); }
+inline F32x16 load(const float* p) { SQB_EACH(wasm_v128_load(p + 4 * i)); }
+inline void store(float* p, F32x16 x) {
+  for (int i = 0; i < 4; ++i) wasm_v128_store(p + 4 * i, x.v[i]);
+}
+inline F32x16 operator+(F32x16 a, F32x16 b) { SQB_EACH(wasm_f32x4_add(a.v[i], b.v[i])); }
+inline F32x16 operator-(F32x16 a, F32x16 b) { SQB_EACH(wasm_f32x4_sub(a.v[i], b.v[i])); }
+inline F32x16 operator*(F32x16 a, F32x16 b) { SQB_EACH(wasm_f32x4_mul(a.v[i], b.v[i])); }
+inline F32x16 operator/(F32x16 a, F32x16 b) { SQB_EACH(wasm_f32x4_div(a.v[i], b.v[i])); }
+inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) { SQB_EACH(wasm_f32x4_add(wasm_f32x4_mul(a.v[i], b.v[i]), c.v[i])); }
+inline F32x16 max(F32x16 a, F32x16 b) { SQB_EACH(wasm_f32x4_pmax(b.v[i], a.v[i])); }
+inline F32x16 min(F32x16 a, F32x16 b) { SQB_EACH(wasm_f32x4_pmin(b.v[i], a.v[i])); }
+inline F32x16 abs(F32x16 a) { SQB_EACH(wasm_f32x4_abs(a.v[i])); }
+inline F32x16 round(F32x16 a) { SQB_EACH(wasm_f32x4_nearest(a.v[i])); }
+inline F32x16 zero_above(F32x16 x, F32x16 limit) { SQB_EACH(wasm_v128_and(x.v[i], wasm_f32x4_le(x.v[i], limit.v[i]))); }
+inline F32x16 scale_by_power(F32x16 a, F32x16 n) {
+  SQB_EACH(wasm_i32x4_add(a.v[i], wasm_i32x4_shl(wasm_i32x4_trunc_sat_f32x4(n.v[i]), 23)));
+}
+inline void store_int16(int16_t* p, F32x16 x) {
+  for (int i = 0; i < 2; ++i)
+    wasm_v128_store(p + 8 * i, wasm_i16x8_narrow_i32x4(wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(x.v[2 * i])),
+                                                       wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(x.v[2 * i + 1]))));
+}
+inline void store_int8(int8_t* p, F32x16 x) {
+  v128_t wide[2];
+  for (int i = 0; i < 2; ++i)
+    wide[i] = wasm_i16x8_narrow_i32x4(wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(x.v[2 * i])),
+                                      wasm_i32x4_trunc_sat_f32x4(wasm_f32x4_nearest(x.v[2 * i + 1])));
+  wasm_v128_store(p, wasm_i8x16_narrow_i16x8(wide[0], wide[1]));
+}
+inline F32x16 load_int8(const int8_t* p) {
+  const v128_t x = wasm_v128_load(p);
+  const v128_t low = wasm_i16x8_extend_low_i8x16(x), high = wasm_i16x8_extend_high_i8x16(x);
+  return {{wasm_f32x4_convert_i32x4(wasm_i32x4_extend_low_i16x8(low)),
+           wasm_f32x4_convert_i32x4(wasm_i32x4_extend_high_i16x8(low)),
+           wasm_f32x4_convert_i32x4(wasm_i32x4_extend_low_i16x8(high)),
+           wasm_f32x4_convert_i32x4(wasm_i32x4_extend_high_i16x8(high))}};
+}
+inline F32x16 load_int32(const int32_t* p) { SQB_EACH(wasm_f32x4_convert_i32x4(wasm_v128_load(p + 4 * i))); }
+#endif
+#undef SQB_EACH
+
+#else
+#error "no vector instruction set: compile the reference instead"
+#endif
+
+#if !SQB_SIMD_AVX512
+inline F32x16 load_first(const float* p, int n) {
+  float all[16] = {};
+  std::memcpy(all, p, sizeof(float) * static_cast<size_t>(n));
+  return load(all);
+}
+inline void store_first(float* p, F32x16 x, int n) {
+  float all[16];
+  store(all, x);
+  std::memcpy(p, all, sizeof(float) * static_cast<size_t>(n));
+}
+inline F32x16 fill_beyond(F32x16 x, int n, float fill) {
+  float all[16];
+  store(all, x);
+  for (int i = n; i < 16; ++i) all[i] = fill;
+  return load(all);
+}
+#endif
+
+// ((0+8)+(4+12))+... : halves are added until one lane is left.
+inline float sum(F32x16 x) {
+#if SQB_SIMD_AVX512
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(x.v), _mm512_extractf32x8_ps(x.v, 1));
+  __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+#else
+  float lane[16];
+  store(lane, x);
+  for (int half = 8; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
+  return lane[0];
+#endif
+}
+inline float largest(F32x16 x) {
+#if SQB_SIMD_AVX512
+  return _mm512_reduce_max_ps(x.v);
+#else
+  float lane[16];
+  store(lane, x);
+  for (int half = 8; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
+  return lane[0];
+#endif
+}
+
+}  // namespace
+}  // namespace sqb

@@ -1,0 +1,92 @@
+#include "threads.h"
+
+#include <algorithm>
+
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#endif
+
+namespace sqb {
+
+namespace {
+
+inline void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Spins that long before letting others run: about 50 microseconds.
+constexpr int kSpins = 2000;
+
+template <class Done>
+void spin_until(Done done) {
+  for (int i = 0; !done(); ++i) {
+    if (i < kSpins)
+      relax();
+    else
+      std::this_thread::yield();
+  }
+}
+
+}  // namespace
+
+Team::Team(int threads) : threads_(std::max(1, threads)) {
+  for (int i = 1; i < threads_; ++i) workers_.emplace_back([this, i] { work(i); });
+}
+
+Team::~Team() {
+  {
+    const std::lock_guard<std::mutex> lock(sleep_);
+    stop_.store(true);
+  }
+  wake_.notify_all();
+  for (auto& worker : workers_) worker.join();
+}
+
+void Team::run(const std::function<void(Member&)>& job) {
+  if (threads_ > 1) {
+    {
+      const std::lock_guard<std::mutex> lock(sleep_);
+      job_ = &job;
+      next_.store(0, std::memory_order_relaxed);
+      jobs_.fetch_add(1, std::memory_order_release);
+    }
+    wake_.notify_all();
+  }
+  Member self(this, 0, threads_);
+  job(self);
+  if (threads_ > 1) barrier();
+}
+
+void Team::work(int index) {
+  uint32_t seen = 0;
+  for (;;) {
+    const auto called = [&] { return jobs_.load(std::memory_order_acquire) != seen || stop_.load(std::memory_order_relaxed); };
+    for (int i = 0; i < kSpins && !called(); ++i) relax();
+    if (!called()) {
+      std::unique_lock<std::mutex> lock(sleep_);
+      wake_.wait(lock, called);
+    }
+    if (stop_.load(std::memory_order_relaxed)) return;
+    ++seen;
+    Member self(this, index, threads_);
+    (*job_)(self);
+    barrier();
+  }
+}
+
+void Team::barrier() {
+  const uint32_t phase = phase_.load(std::memory_order_relaxed);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
+    arrived_.store(0, std::memory_order_relaxed);
+    next_.store(0, std::memory_order_relaxed);
+    phase_.store(phase + 1, std::memory_order_release);
+  } else {
+    spin_until([&] { return phase_.load(std::memory_order_acquire) != phase; });
+  }
+}
+
+}  // namespace sqb

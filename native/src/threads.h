@@ -1,0 +1,77 @@
+// A few threads that run one function together and meet at barriers.
+//
+// One forward pass is one job: between its phases the threads wait for one another by spinning, which at a millisecond
+// a phase costs less than going to sleep. After a job they spin a little longer, then sleep until the next.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace sqb {
+
+class Team;
+
+// What a thread of a job knows: which it is, and how to share the work.
+class Member {
+ public:
+  Member(Team* team, int index, int threads) : team_(team), index_(index), threads_(threads) {}
+  int index() const { return index_; }
+  int threads() const { return threads_; }
+  // Calls work(i) for those of `count` items that no other thread took. Every thread must call this, in the same order;
+  // none leaves before all items are done.
+  template <class Work>
+  void share(int count, Work&& work);
+
+ private:
+  Team* team_;
+  int index_;
+  int threads_;
+};
+
+class Team {
+ public:
+  // The calling thread counts as one: threads - 1 are started.
+  explicit Team(int threads);
+  ~Team();
+  Team(const Team&) = delete;
+
+  int threads() const { return threads_; }
+  // Runs job on every thread; one caller at a time (see busy()). job must not throw.
+  void run(const std::function<void(Member&)>& job);
+  // To be held while running.
+  std::mutex& busy() { return busy_; }
+
+ private:
+  friend class Member;
+  void work(int index);
+  void barrier();
+
+  int threads_;
+  std::vector<std::thread> workers_;
+  std::mutex busy_;
+  std::mutex sleep_;
+  std::condition_variable wake_;
+  const std::function<void(Member&)>* job_ = nullptr;
+  std::atomic<uint32_t> jobs_{0};
+  std::atomic<bool> stop_{false};
+  alignas(64) std::atomic<int> next_{0};
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<uint32_t> phase_{0};
+};
+
+template <class Work>
+void Member::share(int count, Work&& work) {
+  if (threads_ == 1) {
+    for (int i = 0; i < count; ++i) work(i);
+    return;
+  }
+  for (int i; (i = team_->next_.fetch_add(1, std::memory_order_relaxed)) < count;) work(i);
+  team_->barrier();
+}
+
+}  // namespace sqb

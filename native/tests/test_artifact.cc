@@ -1,0 +1,79 @@
+// The reader under damage: mutated files give an error or a model, never a crash or a read beyond their end (run it
+// with the address sanitizer), and particular faults give messages that name them.
+#include <cstdlib>
+
+#include "synthetic.h"
+
+using namespace sqb;
+
+namespace {
+
+// Exact-size copies on the heap, so that a sanitizer sees every step beyond.
+std::string try_load(const std::string& config, const std::string& tensors) {
+  std::vector<char> config_copy(config.begin(), config.end()), tensors_copy(tensors.begin(), tensors.end());
+  try {
+    Model model(Artifact::parse(Bytes::borrow(config_copy.data(), config_copy.size()), Bytes::borrow(tensors_copy.data(), tensors_copy.size()), "test"),
+                *available_kernels().front(), 1);
+    return "";
+  } catch (const InputError& error) {
+    return error.what();
+  }
+}
+
+void expect(const Files& files, const char* from, const char* to, bool in_config, const char* part) {
+  std::string config = files.config, tensors = files.tensors;
+  std::string& text = in_config ? config : tensors;
+  const size_t at = text.find(from);
+  CHECK(at != std::string::npos, "no %s", from);
+  text.replace(at, std::strlen(from), to);
+  const std::string message = try_load(config, tensors);
+  CHECK(message.find(part) != std::string::npos, "%s -> %s: '%s' lacks '%s'", from, to, message.c_str(), part);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int rounds = argc > 1 ? std::atoi(argv[1]) : 5000;
+  Sizes sizes;
+  sizes.hidden = 8, sizes.heads = 4, sizes.intermediate = 16, sizes.positions = 5, sizes.layers = 1, sizes.vocabulary = 7;
+  const Files files = synthetic(sizes);
+  CHECK(try_load(files.config, files.tensors).empty(), "the whole file: %s", try_load(files.config, files.tensors).c_str());
+  expect(files, "\"hidden_size\": 8", "\"hidden_size\": 0", true, "hidden_size must be a whole number");
+  expect(files, "\"hidden_size\": 8", "\"hidden_size\": 9", true, "groups");
+  expect(files, "\"hidden_size\": 8", "\"hidden_size\": 1e300", true, "hidden_size must be a whole number");
+  expect(files, "\"q_groups\": 4", "\"q_groups\": 3", true, "q_groups 3");
+  expect(files, "squeezebert-native", "something", true, "not an exported model");
+  expect(files, "\"hidden_act\": \"gelu\"", "\"hidden_act\": \"gulu\"", true, "gulu");
+  expect(files, "embeddings.word.weight", "embeddings.word.waight", false, "no tensor embeddings.word.weight");
+  expect(files, "\"dtype\": \"I8\"", "\"dtype\": \"U8\"", false, "not I8");
+  {
+    std::string nan = files.tensors;
+    const size_t header = 8 + static_cast<unsigned char>(nan[0]) + 256u * static_cast<unsigned char>(nan[1]);
+    for (int i = 0; i < 4; ++i) nan[header + static_cast<size_t>(i)] = static_cast<char>(0xff);
+    CHECK(try_load(files.config, nan).find("not finite") != std::string::npos, "a NaN scale: '%s'", try_load(files.config, nan).c_str());
+  }
+  for (size_t length = 0; length < files.tensors.size(); length += length < 4000 ? 1 : 97)
+    CHECK(!try_load(files.config, files.tensors.substr(0, length)).empty(), "cut to %zu bytes and no error", length);
+  std::mt19937 random(1);
+  int refused = 0;
+  for (int i = 0; i < rounds; ++i) {
+    std::string config = files.config, tensors = files.tensors;
+    const size_t header = 8 + static_cast<unsigned char>(tensors[0]) + 256u * static_cast<unsigned char>(tensors[1]);
+    for (unsigned n = random() % 4 + 1; n > 0; --n) {
+      const unsigned where = random() % 8;
+      std::string& text = where == 0 ? config : tensors;
+      const size_t range = where <= 4 && where > 0 ? header : text.size();
+      const size_t at = random() % range;
+      switch (random() % 4) {
+        case 0: text[at] = static_cast<char>(random()); break;
+        case 1: text[at] = static_cast<char>('0' + random() % 10); break;
+        case 2: text.erase(at, random() % 9); break;
+        default: text.insert(at, std::string(random() % 5, "0123456789{}[]\",:-e.\\"[random() % 21])); break;
+      }
+    }
+    refused += !try_load(config, tensors).empty();
+  }
+  std::printf("%d of %d mutated files refused\n", refused, rounds);
+  CHECK(refused > rounds / 3, "%d of %d", refused, rounds);
+  return finish();
+}

@@ -1,0 +1,136 @@
+// The whole model: the same bits on every instruction set, alone or in a batch, in any order, with any number of
+// threads, and from many callers at once; and clear errors for bad batches.
+#include <algorithm>
+#include <numeric>
+#include <thread>
+
+#include "synthetic.h"
+
+using namespace sqb;
+
+namespace {
+
+struct Result {
+  std::vector<float> logits, pooled, mean, hidden;
+  bool operator==(const Result& other) const {
+    return logits == other.logits && pooled == other.pooled && mean == other.mean && hidden == other.hidden;
+  }
+};
+
+struct Texts {
+  std::vector<int32_t> lengths, ids, types;
+  Texts(const std::vector<int32_t>& sizes, int vocabulary) : lengths(sizes) {
+    std::mt19937 random(9);
+    for (const int32_t length : sizes)
+      for (int32_t t = 0; t < length; ++t) {
+        ids.push_back(static_cast<int32_t>(random() % static_cast<unsigned>(vocabulary)));
+        types.push_back(t > length / 2);
+      }
+  }
+  size_t start(size_t sequence) const { return static_cast<size_t>(std::accumulate(lengths.begin(), lengths.begin() + static_cast<ptrdiff_t>(sequence), 0)); }
+};
+
+Result run(Model& model, const int32_t* ids, const int32_t* types, const std::vector<int32_t>& lengths) {
+  const auto tokens = static_cast<size_t>(std::accumulate(lengths.begin(), lengths.end(), 0));
+  const auto channels = static_cast<size_t>(model.config().hidden_size), labels = static_cast<size_t>(model.config().num_labels);
+  Result r{std::vector<float>(lengths.size() * labels), std::vector<float>(lengths.size() * channels),
+           std::vector<float>(lengths.size() * channels), std::vector<float>(tokens * channels)};
+  model.run({ids, types, lengths.data(), static_cast<int>(lengths.size())}, {r.logits.data(), r.pooled.data(), r.mean.data(), r.hidden.data()});
+  return r;
+}
+
+void test_equal(const Sizes& sizes, const char* name) {
+  const Files files = synthetic(sizes);
+  const Texts texts({1, 2, 3, 5, 15, 17, 31, 33, 127, 129, 512, 1, 8, 8, 8, 300}, sizes.vocabulary);
+  const auto& all = available_kernels();
+  const auto reference = load(files, *all.back(), 1);
+  const Result want = run(*reference, texts.ids.data(), texts.types.data(), texts.lengths);
+  for (const float v : want.hidden) CHECK(std::isfinite(v), "%s: not finite", name);
+  for (const Kernels* kernels : all)
+    for (const int threads : {1, 2, 3}) {
+      const auto model = load(files, *kernels, threads);
+      CHECK(run(*model, texts.ids.data(), texts.types.data(), texts.lengths) == want, "%s: %s with %d threads", name, kernels->name, threads);
+      if (kernels == all.back()) continue;
+      // Alone, and in the reverse order.
+      const auto channels = static_cast<size_t>(sizes.hidden);
+      std::vector<int32_t> back_lengths(texts.lengths.rbegin(), texts.lengths.rend()), back_ids, back_types;
+      for (size_t s = texts.lengths.size(); s-- > 0;) {
+        const size_t start = texts.start(s), length = static_cast<size_t>(texts.lengths[s]);
+        const Result alone = run(*model, texts.ids.data() + start, texts.types.data() + start, {texts.lengths[s]});
+        CHECK(std::equal(alone.hidden.begin(), alone.hidden.end(), want.hidden.begin() + static_cast<ptrdiff_t>(start * channels)),
+              "%s: %s, sequence %zu alone", name, kernels->name, s);
+        CHECK(std::equal(alone.logits.begin(), alone.logits.end(), want.logits.begin() + static_cast<ptrdiff_t>(s * static_cast<size_t>(sizes.labels))),
+              "%s: %s, logits of sequence %zu alone", name, kernels->name, s);
+        back_ids.insert(back_ids.end(), texts.ids.begin() + static_cast<ptrdiff_t>(start), texts.ids.begin() + static_cast<ptrdiff_t>(start + length));
+        back_types.insert(back_types.end(), texts.types.begin() + static_cast<ptrdiff_t>(start), texts.types.begin() + static_cast<ptrdiff_t>(start + length));
+      }
+      const Result back = run(*model, back_ids.data(), back_types.data(), back_lengths);
+      for (size_t s = 0; s < texts.lengths.size(); ++s) {
+        const size_t other = texts.lengths.size() - 1 - s, labels = static_cast<size_t>(sizes.labels);
+        CHECK(std::equal(back.logits.begin() + static_cast<ptrdiff_t>(other * labels), back.logits.begin() + static_cast<ptrdiff_t>((other + 1) * labels),
+                         want.logits.begin() + static_cast<ptrdiff_t>(s * labels)),
+              "%s: reverse order, sequence %zu", name, s);
+      }
+    }
+}
+
+void test_callers() {
+  const Sizes sizes;
+  const Files files = synthetic(sizes);
+  const auto model = load(files, *available_kernels().front(), 2);
+  const Texts texts({3, 40, 17, 128}, sizes.vocabulary);
+  const Result want = run(*model, texts.ids.data(), texts.types.data(), texts.lengths);
+  std::vector<std::thread> callers;
+  std::vector<int> same(8);
+  for (size_t i = 0; i < same.size(); ++i)
+    callers.emplace_back([&, i] {
+      for (int n = 0; n < 20; ++n) same[i] += run(*model, texts.ids.data(), texts.types.data(), texts.lengths) == want;
+    });
+  for (auto& caller : callers) caller.join();
+  for (const int count : same) CHECK(count == 20, "%d of 20 equal", count);
+}
+
+void expect_error(Model& model, const std::vector<int32_t>& ids, const std::vector<int32_t>& lengths, const char* part) {
+  std::vector<float> logits(100);
+  try {
+    model.run({ids.data(), nullptr, lengths.data(), static_cast<int>(lengths.size())}, {logits.data(), nullptr, nullptr, nullptr});
+    CHECK(false, "no error with '%s'", part);
+  } catch (const InputError& error) {
+    CHECK(std::string(error.what()).find(part) != std::string::npos, "'%s' lacks '%s'", error.what(), part);
+  }
+}
+
+void test_errors() {
+  const auto model = load(synthetic({}), *available_kernels().front(), 1);
+  expect_error(*model, {1}, {0}, "has 0 tokens");
+  expect_error(*model, {1}, {-4}, "has -4 tokens");
+  expect_error(*model, {1}, {531}, "has 531 tokens");
+  expect_error(*model, {1}, {1000000}, "takes 1 to 530");
+  expect_error(*model, {1, 37}, {1, 1}, "sequence 1, token 0: id 37");
+  expect_error(*model, {-1}, {1}, "id -1");
+  std::vector<float> logits;
+  model->run({nullptr, nullptr, nullptr, 0}, {logits.data(), nullptr, nullptr, nullptr});
+}
+
+}  // namespace
+
+int main() {
+  test_equal({}, "tiny");
+  Sizes unequal;
+  unequal.q = unequal.k = unequal.v = unequal.post = 2, unequal.wide = 4, unequal.out = 1;
+  test_equal(unequal, "groups 2,2,2,2,4,1");
+  Sizes odd;
+  odd.hidden = 60, odd.heads = 5, odd.q = 2, odd.k = 3, odd.v = 5, odd.post = 2, odd.wide = 3, odd.out = 6, odd.intermediate = 66;
+  test_equal(odd, "odd");
+  for (const char* activation : {"relu", "silu", "gelu_new"}) {
+    Sizes other;
+    other.activation = activation;
+    test_equal(other, activation);
+  }
+  Sizes small;
+  small.hidden = 384, small.heads = 12, small.intermediate = 1536, small.layers = 1;
+  test_equal(small, "hidden 384");
+  test_callers();
+  test_errors();
+  return finish();
+}

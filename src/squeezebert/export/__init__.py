@@ -1,0 +1,1 @@
+"""Takes a checkpoint, gives an artifact: one file per format."""
