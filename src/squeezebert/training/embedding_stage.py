@@ -94,9 +94,10 @@ class _Loss:
 
     names = ("embedding_error",)
 
-    def __init__(self, teacher: Embeddings, device: torch.device) -> None:
+    def __init__(self, teacher: Embeddings, device: torch.device, usual: RandomTokens) -> None:
         self._teacher = teacher
         self._device = device
+        self._scale = float(self._ask(usual)[1].square().sum(-1).mean())
 
     def count(self, batch: RandomTokens) -> tuple[float, ...]:
         return (len(batch.ids),)
@@ -105,10 +106,14 @@ class _Loss:
         return len(batch.ids)
 
     def __call__(self, model: nn.Module, batch: RandomTokens) -> Tensor:
+        inputs, theirs = self._ask(batch)
+        return relative_error(model(*inputs), theirs, None, self._scale).view(1)
+
+    @torch.no_grad()
+    def _ask(self, batch: RandomTokens) -> tuple[list[Tensor], Tensor]:
+        """The tokens on the device, and the teacher's vectors of them."""
         inputs = [to_device(each, self._device) for each in (batch.ids, batch.positions, batch.types)]
-        with torch.no_grad():
-            theirs = self._teacher(*inputs)
-        return relative_error(model(*inputs), theirs, None).view(1)
+        return inputs, self._teacher(*inputs)
 
 
 def train_embedding(
@@ -147,8 +152,8 @@ def train_embedding(
         count=recipe.embedding_tokens,
         seed=seed,
     )
-    loss = _Loss(teacher.embeddings, accelerator.device)
     held_out = source.batch(recipe.embedding_steps, source.examples(0))
+    loss = _Loss(teacher.embeddings, accelerator.device, held_out)
 
     def evaluate() -> tuple[float, Figures]:
         with torch.inference_mode():

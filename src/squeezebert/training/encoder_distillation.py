@@ -3,14 +3,16 @@
 With hidden states ``s`` and ``t`` of student and teacher, ``W`` a linear layer where their widths differ, and sums over
 tokens that are not padding:
 
-    embedding, hidden states   |W s - t|^2 / |t|^2        TinyBERT (Jiao et al. 2020, equations 8 and 9), relative here,
+    embedding, hidden states   |W s - t|^2 / mean |t|^2   TinyBERT (Jiao et al. 2020, equations 8 and 9), relative here,
                                                           so that every layer weighs the same
     self-attention relations   KL(softmax(X X' / sqrt(d)) of the teacher || the same of the student), for X the queries,
                                keys and values of the last layer, cut into equally many relation heads
                                                           MiniLMv2 (Wang et al. 2021, equations 4 to 6)
     masked tokens              cross-entropy
 
-A term is reported as it enters the loss, times its weight.
+The mean is that of the layer, not the token's own square: of all-MiniLM-L6-v2's last layer the vectors' squares lie
+between 1 and 160, and the short ones would outweigh the others. A term is reported as it enters the loss, times its
+weight.
 """
 
 from __future__ import annotations
@@ -124,7 +126,15 @@ class EncoderDistillationLoss:
             "mlm_loss": recipe.mlm,
         }
         self._weights = {name: weight for name, weight in weights.items() if weight}
+        self._scales = [1.0] * (teacher.config.num_hidden_layers + 1)
         self.names = tuple(self._weights)
+
+    @torch.no_grad()
+    def calibrate(self, batch: PretrainingBatch) -> None:
+        """Measure the teacher's vectors, to which errors are relative; always with the same rows of a run."""
+        inputs = self._inputs(batch)
+        states = self._teacher(*inputs, output_hidden_states=True).hidden_states
+        self._scales = [float(relative_error(torch.zeros_like(t), t, inputs[1], 1.0)) / batch.tokens for t in states]
 
     def count(self, batch: PretrainingBatch) -> tuple[float, ...]:
         """Number of tokens; for the masked language model, of masked ones."""
@@ -157,9 +167,10 @@ class EncoderDistillationLoss:
         ours: States = model(*inputs, positions)
         with torch.no_grad():
             theirs = self._teacher(*inputs, output_hidden_states=True).hidden_states
-        terms = {"embedding_error": relative_error(ours.hidden[0], theirs[0], mask_BT)}
+        terms = {"embedding_error": relative_error(ours.hidden[0], theirs[0], mask_BT, self._scales[0])}
         for layer, taught in self.layers:
-            terms[f"layer_{layer}_error"] = relative_error(ours.hidden[layer], theirs[taught], mask_BT)
+            error = relative_error(ours.hidden[layer], theirs[taught], mask_BT, self._scales[taught])
+            terms[f"layer_{layer}_error"] = error
         if self._recipe.relations:
             with torch.no_grad():
                 vectors = relation_vectors(self._teacher, theirs)
@@ -202,11 +213,10 @@ def layer_map(layers: Sequence[int], student: int, teacher: int) -> list[tuple[i
     return [(layer, taught) for layer, taught in enumerate(chosen, start=1) if taught]
 
 
-def relative_error(student_BTC: Tensor, teacher_BTC: Tensor, mask_BT: Tensor | None) -> Tensor:
-    """Sum over tokens of the squared distance, relative to the squared length of the teacher's vector. Scalar."""
-    teacher_BTC = teacher_BTC.float()
-    errors_BT = (student_BTC.float() - teacher_BTC).square().sum(-1) / teacher_BTC.square().sum(-1)
-    return errors_BT.sum() if mask_BT is None else (errors_BT * mask_BT).sum()
+def relative_error(student_BTC: Tensor, teacher_BTC: Tensor, mask_BT: Tensor | None, scale: float) -> Tensor:
+    """Sum over tokens of the squared distance, relative to ``scale``, the usual square of such a vector. Scalar."""
+    errors_BT = (student_BTC.float() - teacher_BTC.float()).square().sum(-1)
+    return (errors_BT.sum() if mask_BT is None else (errors_BT * mask_BT).sum()) / scale
 
 
 def relation_loss(student_BTC: Tensor, teacher_BTC: Tensor, mask_BT: Tensor | None, heads: int) -> Tensor:

@@ -116,7 +116,8 @@ def draw_distillation_curves(path: Path, log: Sequence[Mapping[str, Any]], *, ti
             label = name.removesuffix("_error").replace("_", " ")
             errors.plot(at, [each[name] for each in held_out], marker="o", markersize=4, label=label)
         errors.set(title="Held out: relative squared error", xlabel="step", yscale="log")
-        errors.legend(fontsize=9)
+        if held_out:
+            errors.legend(fontsize=9)
         rate.plot(steps, [line["learning_rate"] for line in training], color="C2")
         rate.set(title="Learning rate", xlabel="step")
         figure.suptitle(title)
@@ -161,8 +162,8 @@ squeezebert finetune --model . --task sst2 --output RUN
 
 ## Figures
 
-On {recipe.held_out_rows:,} rows of held-out text. An error is the squared distance from the teacher's vector, relative
-to that vector's squared length, mean over tokens; 0 would be a copy.
+On {recipe.held_out_rows:,} rows of held-out text. An error is the squared distance from the teacher's vector, mean over
+tokens, relative to the mean square of the teacher's vectors in that layer; 0 would be a copy.
 
 | figure | value |
 | --- | --- |

@@ -53,6 +53,7 @@ from squeezebert.training.state import Evaluation, Progress, latest_state
 
 _HELD_OUT_SEED = 0
 _HELD_OUT_BATCH = 32
+_CALIBRATION_ROWS = 64
 _FASTER = 1.05  # a trial in bf16 has to beat fp32 by this factor: bf16 is less exact
 
 
@@ -238,6 +239,9 @@ def _run(accelerator: Accelerator, settings: PretrainSettings, start: float) -> 
         trained, objective = distillation.student, distillation.loss
         fingerprint["teacher"] = distillation.fingerprint
     sources = [_source(corpus, vocabulary, recipe, index) for index in range(len(recipe.phases))]
+    if distillation is not None:
+        rows = slice(0, min(_CALIBRATION_ROWS, sources[0].batch_size))
+        distillation.loss.calibrate(sources[0].batch(0, rows))
     precision = _precision(settings, accelerator, trained, objective, sources[0])
     decisive = {**recipe.to_dict(), "size": settings.size, "precision": precision}
     begin(output, decisive, fingerprint, write=accelerator.is_main_process)
