@@ -74,7 +74,8 @@ void products(const Kernels& kernels) {
       std::vector<int8_t> weight(static_cast<size_t>(out) * static_cast<size_t>(s.in), 3);
       std::vector<float> scale(static_cast<size_t>(out), 0.01f), bias(static_cast<size_t>(out)), x(static_cast<size_t>(rows) * static_cast<size_t>(in));
       for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 13) - 6;
-      const PackedLinear packed(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, kernels.plus128);
+      Arena arena;
+      const PackedLinear packed(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, kernels.plus128, arena);
       const int blocks = s.groups * s.blocks;
       const auto places = static_cast<size_t>(rows) * static_cast<size_t>(blocks);
       AlignedBuffer<int8_t> values(static_cast<size_t>(rows) * static_cast<size_t>(in));

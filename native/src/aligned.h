@@ -2,12 +2,23 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <new>
 #include <utility>
+#include <vector>
 
 namespace sqb {
+
+struct AlignedBlock {
+  explicit AlignedBlock(size_t size);
+  AlignedBlock(AlignedBlock&& other) noexcept : data(std::exchange(other.data, nullptr)), size(other.size) {}
+  AlignedBlock& operator=(AlignedBlock&&) = delete;
+  ~AlignedBlock();
+  uint8_t* data;
+  size_t size;
+};
 
 // Fixed-size array of trivial T; zeroed. Padded to whole cache lines and one more, so that a vector load at any element
 // stays inside.
@@ -50,6 +61,18 @@ class AlignedBuffer {
  private:
   T* data_ = nullptr;
   size_t count_ = 0;
+};
+
+// Memory for weights: pieces of a few large blocks, on pages of two megabytes where the system grants them, since a pass walks
+// through all of it.
+class Arena {
+ public:
+  // Uninitialised, on a 64-byte border, followed by at least 64 bytes that may be read; lives as long as the arena.
+  uint8_t* take(size_t bytes);
+
+ private:
+  std::vector<AlignedBlock> blocks_;
+  size_t used_ = 0;
 };
 
 }  // namespace sqb

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int kMostPartTokens = 1024;   // a pass over more would leave the caches
 constexpr int kGroupTokens = 128;       // sequences are joined up to this many tokens for query, key and value
-constexpr int kMostBlockTokens = 96;    // rows whose feed-forward activations stay in a megabyte of L2
+constexpr int kMostBlockTokens = 128;   // rows whose feed-forward activations stay in a megabyte of L2
 constexpr int kLeastBlockTokens = 6;
 
 Activation activation_named(const std::string& name, const std::string& where) {
@@ -187,13 +187,13 @@ Model::Model(Artifact artifact, const Kernels& kernels, int threads)
 Model::~Model() = default;
 
 PackedLinear Model::load_linear(const std::string& name, int groups, int in, int out, int blocks, bool with_bias,
-                                int panel_vectors) const {
+                                int panel_vectors) {
   const int8_t* weight = artifact_.int8(name + ".weight", {out, in / groups});
   const float* scale = artifact_.scale(name + ".scale", out);
   const float* bias = artifact_.fp32(name + ".bias", {out});
   const std::vector<float> none(static_cast<size_t>(out));
   return PackedLinear(weight, scale, with_bias ? bias : none.data(), groups, in / groups, out / groups, blocks / groups,
-                      kernels_.plus128, panel_vectors);
+                      kernels_.plus128, arena_, panel_vectors);
 }
 
 Model::Norm Model::load_norm(const std::string& name) const {
@@ -304,8 +304,9 @@ void Model::heads_phase(Workspace& space, Member& member, const Layer& layer, in
     qkv[i] = mine.qkv.data() + static_cast<ptrdiff_t>(i) * group.tokens * columns;
     const Quantized x = space.inputs[space.input_of[i]].view.from_row(group.first_token);
     const int last = unit + 1 == units_ ? linear[i]->panel_count() : linear[i]->panel_at((unit + 1) * columns);
+    const uint8_t* next = i < 2 ? linear[i + 1]->weights_of(linear[i + 1]->panel_at(unit * columns)) : nullptr;
     kernels_.grouped_linear({&linear[i]->view(), &x, linear[i]->panel_at(unit * columns), last, group.tokens, qkv[i], columns,
-                             unit * columns, Activation::none});
+                             unit * columns, Activation::none, 0, next});
   }
   for (int s = group.first_sequence; s < group.last_sequence; ++s) {
     const ptrdiff_t row = space.starts[static_cast<size_t>(s)] - group.first_token;
@@ -327,7 +328,7 @@ void Model::tokens_phase(Workspace& space, Member& member, const Layer& layer, i
 
   kernels_.quantize(space.context.data() + static_cast<ptrdiff_t>(first) * channels, channels, rows, 0.0f, mine.context.view);
   kernels_.grouped_linear({&layer.post.view(), &mine.context.view, 0, layer.post.panel_count(), rows, y, channels, 0,
-                           Activation::none});
+                           Activation::none, 0, layer.intermediate.weights_of(0)});
   kernels_.layer_norm({y, channels, x, channels, layer.attention_norm.weight.data(), layer.attention_norm.bias.data(),
                        c.layer_norm_eps, rows, channels, x, channels});
 
@@ -339,10 +340,12 @@ void Model::tokens_phase(Workspace& space, Member& member, const Layer& layer, i
     };
     kernels_.grouped_linear({&layer.intermediate.view(), &mine.intermediate_in.view,
                              layer.intermediate.panel_at(lane * wide), panels_end(layer.intermediate, (lane + 1) * wide), rows,
-                             mine.wide.data(), wide, lane * wide, activation_});
+                             mine.wide.data(), wide, lane * wide, activation_, 0,
+                             layer.output.weights_of(layer.output.panel_at(lane * narrow))});
     kernels_.quantize(mine.wide.data(), wide, rows, activation_floor(activation_), mine.intermediate_out.view);
     kernels_.grouped_linear({&layer.output.view(), &mine.intermediate_out.view, layer.output.panel_at(lane * narrow),
-                             panels_end(layer.output, (lane + 1) * narrow), rows, y, channels, 0, Activation::none, lane * c.output_groups / lanes_});
+                             panels_end(layer.output, (lane + 1) * narrow), rows, y, channels, 0, Activation::none, lane * c.output_groups / lanes_,
+                             lane + 1 == lanes_ ? nullptr : layer.intermediate.weights_of(layer.intermediate.panel_at((lane + 1) * wide))});
   }
   kernels_.layer_norm({y, channels, x, channels, layer.feed_forward_norm.weight.data(), layer.feed_forward_norm.bias.data(),
                        c.layer_norm_eps, rows, channels, x, channels});

@@ -62,7 +62,7 @@ class Model {
   friend class Workspace;
 
   PackedLinear load_linear(const std::string& name, int groups, int in, int out, int blocks, bool with_bias = true,
-                           int panel_vectors = kPanelVectors) const;
+                           int panel_vectors = kPanelVectors);
   Norm load_norm(const std::string& name) const;
   void check(const Batch& batch, const Outputs& outputs) const;
   void forward(Workspace& space, Team& team, const Batch& part, const Outputs& outputs);
@@ -76,6 +76,7 @@ class Model {
   const Kernels& kernels_;
   Team team_;
   Team alone_{1};
+  Arena arena_;
   EmbeddingTables tables_{};
   Norm embedding_norm_;
   std::vector<Layer> layers_;

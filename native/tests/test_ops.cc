@@ -122,8 +122,9 @@ void test_linear(const Kernels& kernels, std::mt19937& random) {
             for (float& v : x) v = std::max(v, -0.17f);
           Rows q(rows, s.groups * s.blocks, s.in / s.blocks);
           reference::quantize(x.data(), in, rows, asymmetric ? 0.1701f : 0.0f, q.view);
-          const PackedLinear plain(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, false, panel_vectors);
-          const PackedLinear packed(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, kernels.plus128, panel_vectors);
+          Arena arena;
+          const PackedLinear plain(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, false, arena, panel_vectors);
+          const PackedLinear packed(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, kernels.plus128, arena, panel_vectors);
           const auto count = static_cast<size_t>(rows * out);
           std::vector<float> want(count), got(count, 7.0f);
           reference::grouped_linear({&plain.view(), &q.view, 0, plain.panel_count(), rows, want.data(), out, 0, activation});

@@ -54,19 +54,21 @@ struct LinearWeights {
 class PackedLinear {
  public:
   PackedLinear() = default;
+  // The packed weights lie in the arena, which must outlive this.
   // weight[groups * out][in] (row-major int8), scale and bias [groups * out]; panel_vectors: 1..4.
   PackedLinear(const int8_t* weight, const float* scale, const float* bias, int groups, int in, int out, int blocks,
-               bool plus128, int panel_vectors = kPanelVectors);
+               bool plus128, Arena& arena, int panel_vectors = kPanelVectors);
 
   const LinearWeights& view() const { return view_; }
   int panel_count() const { return static_cast<int>(panels_.size()); }
   // The panel that starts with this output channel.
   int panel_at(int column) const;
+  // Where that panel's weights begin.
+  const uint8_t* weights_of(int panel) const { return view_.data + panels_[static_cast<size_t>(panel)].offset; }
 
  private:
   LinearWeights view_;
   std::vector<Panel> panels_;
-  AlignedBuffer<uint8_t> data_;
   AlignedBuffer<float> scale_;
   AlignedBuffer<float> bias_;
   AlignedBuffer<float> sums_;
@@ -83,7 +85,8 @@ struct LinearCall {
   ptrdiff_t y_stride;
   int y_column;
   Activation activation;
-  int x_first_group = 0;  // group that x's first blocks belong to
+  int x_first_group = 0;             // group that x's first blocks belong to
+  const uint8_t* next = nullptr;     // weights wanted after these; fetched into the cache meanwhile
 };
 using GroupedLinearFn = void(const LinearCall& call);
 

@@ -13,6 +13,7 @@ namespace sqb {
 namespace {
 
 struct Avx2Tile {
+  static constexpr bool kFused = false;
   static constexpr int rows(int) { return 3; }
 
   template <int R, int V>

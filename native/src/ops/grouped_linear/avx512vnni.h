@@ -15,21 +15,13 @@ namespace {
 struct Avx512VnniTile {
   static constexpr int rows(int vectors) { return vectors == 4 ? 6 : vectors == 3 ? 8 : 12; }
 
+  // Sums end in registers: what follows them is fused into the tile (see driver.h).
+  static constexpr bool kFused = true;
+  using Sums = __m512i;
+
   template <int R, int V>
-  static void sums(const int8_t* a, ptrdiff_t a_stride, const uint8_t* b, int steps, const int32_t* start, bool full,
-                   int32_t* out) {
-    __m512i c[R][V];
-    if (full) {
-#pragma GCC unroll 12
-      for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) c[r][v] = _mm512_loadu_si512(start + (r * V + v) * 16);
-    } else {
-#pragma GCC unroll 12
-      for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) c[r][v] = _mm512_set1_epi32(start[r]);
-    }
+  [[gnu::always_inline]] static inline void accumulate(const int8_t* a, ptrdiff_t a_stride, const uint8_t* b, int steps,
+                                                       Sums (&c)[R][V]) {
     for (int k = 0; k < steps; ++k) {
       __m512i w[V];
 #pragma GCC unroll 4
@@ -45,6 +37,20 @@ struct Avx512VnniTile {
       a += 4;
       b += 64 * V;
     }
+  }
+  static inline Sums splat(int32_t x) { return _mm512_set1_epi32(x); }
+  static inline Sums load_sums(const int32_t* p) { return _mm512_loadu_si512(p); }
+  static inline __m512 to_float(Sums x) { return _mm512_cvtepi32_ps(x); }
+
+  template <int R, int V>
+  static void sums(const int8_t* a, ptrdiff_t a_stride, const uint8_t* b, int steps, const int32_t* start, bool full,
+                   int32_t* out) {
+    Sums c[R][V];
+#pragma GCC unroll 12
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) c[r][v] = full ? load_sums(start + (r * V + v) * 16) : splat(start[r]);
+    accumulate<R, V>(a, a_stride, b, steps, c);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4

@@ -13,6 +13,7 @@ namespace sqb {
 namespace {
 
 struct AvxVnniTile {
+  static constexpr bool kFused = false;
   static constexpr int rows(int vectors) { return vectors == 1 ? 6 : 3; }
 
   template <int R, int V>

@@ -5,7 +5,7 @@
 namespace sqb {
 
 PackedLinear::PackedLinear(const int8_t* weight, const float* scale, const float* bias, int groups, int in, int out,
-                           int blocks, bool plus128, int panel_vectors) {
+                           int blocks, bool plus128, Arena& arena, int panel_vectors) {
   const int block_size = in / blocks;
   const int padded = round_up(block_size, 4);
   size_t bytes = 0;
@@ -16,12 +16,12 @@ PackedLinear::PackedLinear(const int8_t* weight, const float* scale, const float
       panels_.push_back({g, g * out + c, columns, vectors, bytes});
       bytes += static_cast<size_t>(blocks) * padded * vectors * 16;
     }
-  data_ = AlignedBuffer<uint8_t>(bytes);
+  uint8_t* data = arena.take(bytes);
   scale_ = AlignedBuffer<float>(panels_.size() * 64);
   bias_ = AlignedBuffer<float>(panels_.size() * 64);
   sums_ = AlignedBuffer<float>(panels_.size() * blocks * 64);
   const int offset = plus128 ? 128 : 0;
-  if (plus128) std::memset(data_.data(), 128, bytes);
+  std::memset(data, offset, bytes);
   for (size_t p = 0; p < panels_.size(); ++p) {
     const Panel& panel = panels_[p];
     const int width = panel.vectors * 16;
@@ -30,7 +30,7 @@ PackedLinear::PackedLinear(const int8_t* weight, const float* scale, const float
       scale_[p * 64 + c] = scale[panel.column + c];
       bias_[p * 64 + c] = bias[panel.column + c];
       for (int b = 0; b < blocks; ++b) {
-        uint8_t* target = data_.data() + panel.offset + static_cast<size_t>(b) * padded * width + 4 * c;
+        uint8_t* target = data + panel.offset + static_cast<size_t>(b) * padded * width + 4 * c;
         int sum = 0;
         for (int k = 0; k < block_size; ++k) {
           const int w = row[b * block_size + k];
@@ -41,7 +41,7 @@ PackedLinear::PackedLinear(const int8_t* weight, const float* scale, const float
       }
     }
   }
-  view_ = {groups, in, out, blocks, padded, plus128, panels_.data(), data_.data(), scale_.data(), bias_.data(), sums_.data()};
+  view_ = {groups, in, out, blocks, padded, plus128, panels_.data(), data, scale_.data(), bias_.data(), sums_.data()};
 }
 
 int PackedLinear::panel_at(int column) const {
