@@ -77,9 +77,7 @@ def config_values(config: ModelConfig, manifest: artifact.Manifest) -> dict[str,
     values.update({name: getattr(config, name) for name in artifact.SIZES})
     if config.real_vocab_size is not None:
         values["real_vocab_size"] = config.real_vocab_size
-    values.update(
-        hidden_act=config.hidden_act, layer_norm_eps=config.layer_norm_eps, pad_token_id=config.pad_token_id
-    )
+    values.update(hidden_act=config.hidden_act, layer_norm_eps=config.layer_norm_eps, pad_token_id=config.pad_token_id)
     values.update(manifest.to_dict())
     return values
 

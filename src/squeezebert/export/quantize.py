@@ -23,7 +23,7 @@ class QuantizedRows(NamedTuple):
 def quantize_rows(matrix: NDArray[Any]) -> QuantizedRows:
     """Round each row of a matrix to 255 levels, symmetric about zero.
 
-    An output channel, or a row of an embedding, has a scale of its own: ``max |row| / 127``. The error of an entry is at
+    An output channel, or a row of an embedding, has its own scale: ``max |row| / 127``. The error of an entry is at
     most half its row's scale.
 
     Raises:

@@ -237,7 +237,11 @@ class NativeEngine:
         lengths = _int32(lengths_B, "lengths")
         ids = _int32(ids_N, "ids")
         types = None if types_N is None else _int32(types_N, "segments")
-        if lengths.sum(dtype=np.int64) != len(ids) or (types is not None and len(types) != len(ids)) or (lengths < 0).any():
+        if (
+            lengths.sum(dtype=np.int64) != len(ids)
+            or (types is not None and len(types) != len(ids))
+            or (lengths < 0).any()
+        ):
             raise InputError(f"{len(ids)} token ids, but the lengths add up to {lengths.sum(dtype=np.int64)}")
         channels, rows = int(self._info.hidden_size), len(lengths)
         labels = int(self._info.num_labels)
