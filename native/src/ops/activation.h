@@ -14,14 +14,16 @@ namespace sqb {
 
 namespace {
 
-inline F32x16 exp(F32x16 x) {
-  const F32x16 y = min(max(x * set1(kLog2E), set1(-125.0f)), set1(126.0f));
-  const F32x16 n = round(y);
-  const F32x16 f = y - n;
+// 2^x for x within -125..126.
+inline F32x16 exp2_inside(F32x16 x) {
+  const F32x16 n = round(x);
+  const F32x16 f = x - n;
   F32x16 p = set1(kExp2[5]);
   for (int i = 4; i >= 0; --i) p = fma(p, f, set1(kExp2[i]));
   return scale_by_power(p, n);
 }
+
+inline F32x16 exp(F32x16 x) { return exp2_inside(min(max(x * set1(kLog2E), set1(-125.0f)), set1(126.0f))); }
 
 inline F32x16 gelu(F32x16 x) {
   const F32x16 t = min(x * x, set1(kGeluEnd * kGeluEnd));

@@ -1,7 +1,7 @@
 // Attention of one head over one sequence of T tokens, D channels, on int16 products with exact softmax:
 //     q' = rint(q * c / max|q|) per token,  k' likewise,  c = floor(sqrt((2^31 - 1) / D)), at most 32,767
-//     S[i, j] = float(sum_d q'[i, d] * k'[j, d]) * (q_scale[i] / sqrt(D) * k_scale[j])       exact int32 sums
-//     e[i, j] = exp(S[i, j] - max_j S[i, j]),  P[i, j] = rint(e * (32767 / sum_j e))
+//     S[i, j] = float(sum_d q'[i, d] * k'[j, d]) * (q_scale[i] log2(e) / sqrt(D) * k_scale[j])       exact int32 sums
+//     e[i, j] = 2^max(S[i, j] - max_j S[i, j], -125),  P[i, j] = rint(e * (32767 / sum_j e))
 //     v' = rint(v * 32767 / max|v| over the sequence)
 //     y[i, d] = float(sum_j P[i, j] * v'[j, d]) * (v_scale / 32767)
 // Sums stay within int32 for T <= 32,768: sum_j P <= 32767 + T / 2. exp is 2^n times a polynomial, relative error

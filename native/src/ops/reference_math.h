@@ -22,10 +22,7 @@ struct LaneSum {
   }
 };
 
-inline float exp(float x) {
-  float y = x * kLog2E;
-  y = y > -125.0f ? y : -125.0f;
-  y = y < 126.0f ? y : 126.0f;
+inline float exp2_inside(float y) {
   const float n = std::nearbyint(y);
   const float f = y - n;
   float p = kExp2[5];
@@ -35,6 +32,13 @@ inline float exp(float x) {
   bits += static_cast<int32_t>(n) * (1 << 23);
   std::memcpy(&p, &bits, 4);
   return p;
+}
+
+inline float exp(float x) {
+  float y = x * kLog2E;
+  y = y > -125.0f ? y : -125.0f;
+  y = y < 126.0f ? y : 126.0f;
+  return exp2_inside(y);
 }
 
 inline float gelu(float x) {

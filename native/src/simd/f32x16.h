@@ -60,7 +60,7 @@ inline F32x16 zero_above(F32x16 x, F32x16 limit) {
 }
 // a * 2^n for whole n, both within the normal range.
 inline F32x16 scale_by_power(F32x16 a, F32x16 n) {
-  return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.v), _mm512_slli_epi32(_mm512_cvtps_epi32(n.v), 23)))};
+  return {_mm512_scalef_ps(a.v, n.v)};
 }
 // Rounded to the nearest whole number (even where two are), and held within the type.
 inline void store_int8(int8_t* p, F32x16 x) {
@@ -68,6 +68,11 @@ inline void store_int8(int8_t* p, F32x16 x) {
 }
 inline void store_int16(int16_t* p, F32x16 x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x.v)));
+}
+// Even and odd values, rounded, side by side: even[0], odd[0], even[1], ...; within -32768..32767.
+inline void store_pairs(int16_t* p, F32x16 even, F32x16 odd) {
+  const __m512i low = _mm512_and_si512(_mm512_cvtps_epi32(even.v), _mm512_set1_epi32(0xffff));
+  _mm512_storeu_si512(p, _mm512_or_si512(low, _mm512_slli_epi32(_mm512_cvtps_epi32(odd.v), 16)));
 }
 inline F32x16 load_int8(const int8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
@@ -235,6 +240,15 @@ inline F32x16 load_int32(const int32_t* p) { SQB_EACH(wasm_f32x4_convert_i32x4(w
 #endif
 
 #if !SQB_SIMD_AVX512
+inline void store_pairs(int16_t* p, F32x16 even, F32x16 odd) {
+  int16_t both[2][16];
+  store_int16(both[0], even);
+  store_int16(both[1], odd);
+  for (int i = 0; i < 16; ++i) {
+    p[2 * i] = both[0][i];
+    p[2 * i + 1] = both[1][i];
+  }
+}
 inline F32x16 load_first(const float* p, int n) {
   float all[16] = {};
   std::memcpy(all, p, sizeof(float) * static_cast<size_t>(n));

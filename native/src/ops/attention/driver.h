@@ -65,10 +65,10 @@ struct AttentionDriver {
     auto* scores = reinterpret_cast<float*>(take(sizeof(float) * kQueryRows * padded_tokens));
     auto* probabilities = reinterpret_cast<int16_t*>(take(sizeof(int16_t) * kQueryRows * (padded_tokens + 16)));
     auto* sums = reinterpret_cast<int32_t*>(take(sizeof(int32_t) * kQueryRows * 64));
-    alignas(64) int16_t row[2][1024 + 16];
+    alignas(64) int16_t row[1024 + 16];
 
     const float level = std::fmin(std::floor(std::sqrt(2147483647.0 / size)), 32767.0);
-    const float root = 1.0f / std::sqrt(static_cast<float>(size));
+    const float root = kLog2E / std::sqrt(static_cast<float>(size));
     for (int t = 0; t < tokens; ++t) {
       const float top = largest_abs(call.q + t * call.stride, size);
       const bool empty = !(top > 1e-30f);
@@ -81,10 +81,10 @@ struct AttentionDriver {
       const float top = largest_abs(call.k + t * call.stride, size);
       const bool empty = !(top > 1e-30f);
       key_scale[t] = empty ? 0.0f : top / level;
-      to_int16(call.k + t * call.stride, size, empty ? 0.0f : level / top, row[0]);
+      to_int16(call.k + t * call.stride, size, empty ? 0.0f : level / top, row);
       const int panel = t / 64 * 64, width = padded_tokens - panel < 64 ? padded_tokens - panel : 64;
       int16_t* target = keys + static_cast<ptrdiff_t>(panel) * padded_size + 2 * (t - panel);
-      for (int d = 0; d < size_pairs; ++d) std::memcpy(target + static_cast<ptrdiff_t>(d) * width * 2, row[0] + 2 * d, 4);
+      for (int d = 0; d < size_pairs; ++d) std::memcpy(target + static_cast<ptrdiff_t>(d) * width * 2, row + 2 * d, 4);
     }
     F32x16 top16 = set1(0.0f);
     for (int t = 0; t < tokens; ++t)
@@ -92,21 +92,15 @@ struct AttentionDriver {
     const float top = largest(top16);
     const bool empty = !(top > 1e-30f);
     const float value_scale = empty ? 0.0f : top / 32767.0f;
+    const F32x16 value_inverse = set1(empty ? 0.0f : 32767.0f / top);
     for (int pair = 0; pair < token_pairs; ++pair) {
-      for (int half = 0; half < 2; ++half) {
-        const int t = 2 * pair + half;
-        if (t < tokens)
-          to_int16(call.v + t * call.stride, size, empty ? 0.0f : 32767.0f / top, row[half]);
-        else
-          std::memset(row[half], 0, sizeof(int16_t) * padded_size);
-      }
-      for (int panel = 0; panel < padded_size; panel += 64) {
-        const int width = padded_size - panel < 64 ? padded_size - panel : 64;
-        int16_t* target = values + static_cast<ptrdiff_t>(panel) * 2 * token_pairs + static_cast<ptrdiff_t>(pair) * width * 2;
-        for (int c = 0; c < width; ++c) {
-          target[2 * c] = row[0][panel + c];
-          target[2 * c + 1] = row[1][panel + c];
-        }
+      const float* even = call.v + 2 * pair * call.stride;
+      for (int c = 0; c < padded_size; c += 16) {
+        const int panel = c / 64 * 64, width = padded_size - panel < 64 ? padded_size - panel : 64;
+        const F32x16 odd = 2 * pair + 1 < tokens ? load_at(even + call.stride, c, size) : set1(0.0f);
+        store_pairs(values + static_cast<ptrdiff_t>(panel) * 2 * token_pairs + static_cast<ptrdiff_t>(pair) * width * 2 +
+                        2 * (c - panel),
+                    load_at(even, c, size) * value_inverse, odd * value_inverse);
       }
     }
 
@@ -152,12 +146,12 @@ struct AttentionDriver {
     const F32x16 top = set1(largest(top16));
     F32x16 total = set1(0.0f);
     for (int i = 0; i < whole; i += 16) {
-      const F32x16 e = exp(load(scores + i) - top);
+      const F32x16 e = exp2_inside(max(load(scores + i) - top, set1(-125.0f)));
       total = total + e;
       store(scores + i, e);
     }
     if (tail) {
-      const F32x16 e = fill_beyond(exp(load(scores + whole) - top), tail, 0.0f);
+      const F32x16 e = fill_beyond(exp2_inside(max(load(scores + whole) - top, set1(-125.0f))), tail, 0.0f);
       total = total + e;
       store(scores + whole, e);
     }

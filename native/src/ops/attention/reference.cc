@@ -18,7 +18,7 @@ int32_t to_level(float x, float inverse) {
 void attention(const AttentionCall& call) {
   const int tokens = call.tokens, size = call.head_size;
   const float level = std::fmin(std::floor(std::sqrt(2147483647.0 / size)), 32767.0);
-  const float root = 1.0f / std::sqrt(static_cast<float>(size));
+  const float root = kLog2E / std::sqrt(static_cast<float>(size));
   const auto count = static_cast<size_t>(tokens) * static_cast<size_t>(size);
   std::vector<int32_t> q(count), k(count), v(count);
   std::vector<float> q_scale(static_cast<size_t>(tokens)), k_scale(static_cast<size_t>(tokens));
@@ -52,7 +52,7 @@ void attention(const AttentionCall& call) {
     }
     LaneSum total;
     for (int j = 0; j < tokens; ++j) {
-      e[static_cast<size_t>(j)] = exp(e[static_cast<size_t>(j)] - top);
+      e[static_cast<size_t>(j)] = exp2_inside(std::max(-125.0f, e[static_cast<size_t>(j)] - top));
       total.lane[j % 16] += e[static_cast<size_t>(j)];
     }
     const float factor = 32767.0f / total.total();

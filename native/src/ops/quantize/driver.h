@@ -7,16 +7,10 @@
 namespace sqb {
 namespace {
 
-template <bool last>
-inline F32x16 load_block(const float* x, int i, int n) {
-  if constexpr (last) return load_first(x + i, n - i);
-  return load(x + i);
-}
-
+template <bool symmetric>
 inline void quantize_block(const float* x, int n, float floor, int8_t* q, int stride, float& scale, int32_t& zero,
                            int32_t& sum_out, int32_t& wide_count, Wide* wide) {
   const int whole = n / 16 * 16;
-  const bool symmetric = floor == 0.0f;
   F32x16 top16 = set1(0.0f), sum16 = set1(0.0f);
   const auto look = [&](F32x16 v) {
     const F32x16 a = abs(v);
@@ -49,7 +43,8 @@ inline void quantize_block(const float* x, int n, float floor, int8_t* q, int st
   if (!has_wide) {
     // |x * inverse| rounds to 127 at most: nothing to hold back.
     for (int i = 0; i < whole; i += 16) {
-      const F32x16 v = round(load(x + i) * set1(inverse)) + set1(shift);
+      F32x16 v = round(load(x + i) * set1(inverse));
+      if constexpr (!symmetric) v = v + set1(shift);
       total = total + v;
       store_int8(q + i, v);
     }
@@ -75,13 +70,13 @@ inline void quantize_block(const float* x, int n, float floor, int8_t* q, int st
 }
 
 inline void quantize_rows(const float* x, ptrdiff_t x_stride, int rows, float floor, const Quantized& out) {
+  const auto block = floor == 0.0f ? quantize_block<true> : quantize_block<false>;
   for (int r = 0; r < rows; ++r)
     for (int b = 0; b < out.blocks; ++b) {
       const ptrdiff_t place = static_cast<ptrdiff_t>(r) * out.blocks + b;
-      quantize_block(x + r * x_stride + static_cast<ptrdiff_t>(b) * out.block_size, out.block_size, floor,
-                     out.values + r * out.row_stride + static_cast<ptrdiff_t>(b) * out.block_stride, out.block_stride,
-                     out.scale[place], out.zero[place], out.sum[place], out.wide_count[place],
-                     out.wide + place * kMostWide);
+      block(x + r * x_stride + static_cast<ptrdiff_t>(b) * out.block_size, out.block_size, floor,
+            out.values + r * out.row_stride + static_cast<ptrdiff_t>(b) * out.block_stride, out.block_stride,
+            out.scale[place], out.zero[place], out.sum[place], out.wide_count[place], out.wide + place * kMostWide);
     }
 }
 
