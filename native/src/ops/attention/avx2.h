@@ -11,6 +11,13 @@ namespace sqb {
 namespace {
 
 struct Avx2Tile16 {
+  static constexpr bool kFused = false;
+
+  static inline void transpose_pairs(const int16_t* rows, ptrdiff_t stride, int16_t* out, ptrdiff_t out_stride) {
+    for (int i = 0; i < 16; ++i)
+      for (int j = 0; j < 16; ++j) std::memcpy(out + j * out_stride + 2 * i, rows + i * stride + 2 * j, 4);
+  }
+
   template <int R, int V>
   static void sums16(const int16_t* a, ptrdiff_t a_stride, const int16_t* b, int steps, int32_t* out) {
     // Rows in halves and vectors one by one, so that sums stay in the sixteen registers.

@@ -30,8 +30,59 @@ struct AttentionDriver {
       default: return Tile::template sums16<6, vectors>;
     }
   }
-  static SumsFn choose(int rows, int vectors) {
-    return vectors == 4 ? choose<4>(rows) : vectors == 3 ? choose<3>(rows) : vectors == 2 ? choose<2>(rows) : choose<1>(rows);
+  // What follows the sums of a tile: times `scale` of the row (one for all, or one each) and of the column (or none).
+  template <int R, int V>
+  static void fused(const int16_t* a, ptrdiff_t a_stride, const int16_t* b, int steps, const float* row_scale, int row_step,
+                    const float* column_scale, float* y, ptrdiff_t y_stride) {
+    typename Tile::Sums c[R][V];
+    Tile::template accumulate<R, V>(a, a_stride, b, steps, c);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+      const F32x16 scale = set1(row_scale[r * row_step]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        const F32x16 factor = column_scale ? scale * load(column_scale + 16 * v) : scale;
+        store(y + r * y_stride + 16 * v, F32x16{Tile::to_float(c[r][v])} * factor);
+      }
+    }
+  }
+
+  // Sums of a tile, scaled: y[r][c], for columns up to `valid`.
+  template <int V>
+  static void scaled(int rows, const int16_t* a, ptrdiff_t a_stride, const int16_t* b, int steps, const float* row_scale,
+                     int row_step, const float* column_scale, float* y, ptrdiff_t y_stride, int valid, int32_t* sums) {
+    if constexpr (Tile::kFused) {
+      if (valid >= 16 * V) {
+        switch (rows) {
+#define SQB_ROWS(n) \
+  case n: return fused<n, V>(a, a_stride, b, steps, row_scale, row_step, column_scale, y, y_stride);
+          SQB_ROWS(1)
+          SQB_ROWS(2)
+          SQB_ROWS(3)
+          SQB_ROWS(4)
+          SQB_ROWS(5)
+          default: SQB_ROWS(6)
+#undef SQB_ROWS
+        }
+      }
+    }
+    choose<V>(rows)(a, a_stride, b, steps, sums);
+    for (int r = 0; r < rows; ++r) {
+      const F32x16 scale = set1(row_scale[r * row_step]);
+      for (int v = 0; v < V && 16 * v < valid; ++v) {
+        const F32x16 factor = column_scale ? scale * load(column_scale + 16 * v) : scale;
+        const F32x16 value = load_int32(sums + (r * V + v) * 16) * factor;
+        if (valid - 16 * v >= 16)
+          store(y + r * y_stride + 16 * v, value);
+        else
+          store_first(y + r * y_stride + 16 * v, value, valid - 16 * v);
+      }
+    }
+  }
+  using ScaledFn = void (*)(int rows, const int16_t* a, ptrdiff_t a_stride, const int16_t* b, int steps, const float* row_scale,
+                            int row_step, const float* column_scale, float* y, ptrdiff_t y_stride, int valid, int32_t* sums);
+  static ScaledFn choose_scaled(int vectors) {
+    return vectors == 4 ? scaled<4> : vectors == 3 ? scaled<3> : vectors == 2 ? scaled<2> : scaled<1>;
   }
 
   static F32x16 load_at(const float* x, int i, int n) { return n - i >= 16 ? load(x + i) : load_first(x + i, n - i); }
@@ -50,7 +101,7 @@ struct AttentionDriver {
   static void run(const AttentionCall& call) {
     const int tokens = call.tokens, size = call.head_size;
     const int padded_size = (size + 15) / 16 * 16, padded_tokens = (tokens + 15) / 16 * 16;
-    const int token_pairs = (tokens + 1) / 2, size_pairs = (size + 1) / 2;
+    const int token_pairs = (tokens + 1) / 2, size_pairs = (size + 1) / 2, padded_pairs = (size_pairs + 15) / 16 * 16;
     uint8_t* at = call.scratch;
     const auto take = [&at](size_t bytes) {
       uint8_t* start = at;
@@ -58,15 +109,15 @@ struct AttentionDriver {
       return start;
     };
     auto* queries = reinterpret_cast<int16_t*>(take(sizeof(int16_t) * tokens * padded_size));
-    auto* keys = reinterpret_cast<int16_t*>(take(sizeof(int16_t) * padded_tokens * padded_size));
+    auto* keys = reinterpret_cast<int16_t*>(take(sizeof(int16_t) * padded_tokens * 2 * padded_pairs));
+    auto* sixteen = reinterpret_cast<int16_t*>(take(sizeof(int16_t) * 16 * 2 * padded_pairs));
     auto* values = reinterpret_cast<int16_t*>(take(sizeof(int16_t) * 2 * token_pairs * padded_size));
     auto* query_scale = reinterpret_cast<float*>(take(sizeof(float) * padded_tokens));
     auto* key_scale = reinterpret_cast<float*>(take(sizeof(float) * padded_tokens));
     auto* scores = reinterpret_cast<float*>(take(sizeof(float) * kQueryRows * padded_tokens));
     auto* probabilities = reinterpret_cast<int16_t*>(take(sizeof(int16_t) * kQueryRows * (padded_tokens + 16)));
     auto* sums = reinterpret_cast<int32_t*>(take(sizeof(int32_t) * kQueryRows * 64));
-    alignas(64) int16_t row[1024 + 16];
-
+    
     const float level = std::fmin(std::floor(std::sqrt(2147483647.0 / size)), 32767.0);
     const float root = kLog2E / std::sqrt(static_cast<float>(size));
     for (int t = 0; t < tokens; ++t) {
@@ -75,16 +126,22 @@ struct AttentionDriver {
       query_scale[t] = empty ? 0.0f : top / level * root;
       to_int16(call.q + t * call.stride, size, empty ? 0.0f : level / top, queries + static_cast<ptrdiff_t>(t) * padded_size);
     }
-    std::memset(keys, 0, sizeof(int16_t) * padded_tokens * padded_size);
-    std::memset(key_scale, 0, sizeof(float) * padded_tokens);
-    for (int t = 0; t < tokens; ++t) {
-      const float top = largest_abs(call.k + t * call.stride, size);
-      const bool empty = !(top > 1e-30f);
-      key_scale[t] = empty ? 0.0f : top / level;
-      to_int16(call.k + t * call.stride, size, empty ? 0.0f : level / top, row);
-      const int panel = t / 64 * 64, width = padded_tokens - panel < 64 ? padded_tokens - panel : 64;
-      int16_t* target = keys + static_cast<ptrdiff_t>(panel) * padded_size + 2 * (t - panel);
-      for (int d = 0; d < size_pairs; ++d) std::memcpy(target + static_cast<ptrdiff_t>(d) * width * 2, row + 2 * d, 4);
+    std::memset(sixteen, 0, sizeof(int16_t) * 32 * padded_pairs);
+    for (int first = 0; first < padded_tokens; first += 16) {
+      for (int t = first; t < first + 16; ++t) {
+        int16_t* row = sixteen + (t - first) * padded_pairs * 2;
+        const float top = t < tokens ? largest_abs(call.k + t * call.stride, size) : 0.0f;
+        const bool empty = !(top > 1e-30f);
+        key_scale[t] = empty ? 0.0f : top / level;
+        if (empty)
+          std::memset(row, 0, sizeof(int16_t) * padded_size);
+        else
+          to_int16(call.k + t * call.stride, size, level / top, row);
+      }
+      const int panel = first / 64 * 64, width = padded_tokens - panel < 64 ? padded_tokens - panel : 64;
+      int16_t* target = keys + static_cast<ptrdiff_t>(panel) * 2 * padded_pairs + 2 * (first - panel);
+      for (int pair = 0; pair < padded_pairs; pair += 16)
+        Tile::transpose_pairs(sixteen + 2 * pair, padded_pairs * 2, target + static_cast<ptrdiff_t>(pair) * width * 2, width * 2);
     }
     F32x16 top16 = set1(0.0f);
     for (int t = 0; t < tokens; ++t)
@@ -110,29 +167,16 @@ struct AttentionDriver {
       const int rows = low + (tile < high_tiles);
       for (int panel = 0; panel < padded_tokens; panel += 64) {
         const int width = padded_tokens - panel < 64 ? padded_tokens - panel : 64;
-        choose(rows, width / 16)(queries + static_cast<ptrdiff_t>(first) * padded_size, padded_size,
-                                 keys + static_cast<ptrdiff_t>(panel) * padded_size, size_pairs, sums);
-        for (int r = 0; r < rows; ++r)
-          for (int c = 0; c < width; c += 16)
-            store(scores + r * padded_tokens + panel + c,
-                  load_int32(sums + r * width + c) * (set1(query_scale[first + r]) * load(key_scale + panel + c)));
+        choose_scaled(width / 16)(rows, queries + static_cast<ptrdiff_t>(first) * padded_size, padded_size,
+                                  keys + static_cast<ptrdiff_t>(panel) * 2 * padded_pairs, size_pairs, query_scale + first, 1,
+                                  key_scale + panel, scores + panel, padded_tokens, width, sums);
       }
       for (int r = 0; r < rows; ++r) softmax(scores + r * padded_tokens, tokens, probabilities + r * (padded_tokens + 16));
       for (int panel = 0; panel < padded_size; panel += 64) {
         const int width = padded_size - panel < 64 ? padded_size - panel : 64;
-        choose(rows, width / 16)(probabilities, padded_tokens + 16,
-                                 values + static_cast<ptrdiff_t>(panel) * 2 * token_pairs, token_pairs, sums);
-        for (int r = 0; r < rows; ++r) {
-          float* y = call.y + (first + r) * call.y_stride + panel;
-          for (int c = 0; c < width; c += 16) {
-            const F32x16 value = load_int32(sums + r * width + c) * set1(context_scale);
-            const int valid = size - panel - c;
-            if (valid >= 16)
-              store(y + c, value);
-            else
-              store_first(y + c, value, valid);
-          }
-        }
+        choose_scaled(width / 16)(rows, probabilities, padded_tokens + 16,
+                                  values + static_cast<ptrdiff_t>(panel) * 2 * token_pairs, token_pairs, &context_scale, 0,
+                                  nullptr, call.y + first * call.y_stride + panel, call.y_stride, size - panel, sums);
       }
       first += rows;
     }
