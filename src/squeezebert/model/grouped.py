@@ -22,6 +22,7 @@ from squeezebert.model.packing import MOST_TOKENS, PackedWeight, can_pack
 Form = Literal["auto", "conv", "split", "bmm"]
 FORMS: tuple[Form, ...] = get_args(Form)
 _HAS_ONEDNN = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+_HAS_AVX512 = "AVX512" in torch.backends.cpu.get_cpu_capability()
 
 
 class GroupedLinear(nn.Module):
@@ -101,7 +102,7 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1, for
         ``[..., out]``.
     """
     if form == "auto":
-        form = fastest_form(x)
+        form = fastest_form(x, groups)
     # A convolution of nothing is refused: no token of a batch may have been masked.
     if form == "conv" and x.numel():
         return _conv(x, weight, bias, groups)
@@ -110,18 +111,21 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1, for
     return _split(x, weight, bias, groups) if form == "split" else _bmm(x, weight, bias, groups)
 
 
-def fastest_form(x: Tensor) -> Form:
+def fastest_form(x: Tensor, groups: int = 4) -> Form:
     """The form that benchmarks/grouped_forms.py found fastest for the input's device, number format and token count.
 
-    fp32 on a CPU: "conv", whose kernels (oneDNN) are about twice as fast as the matrix library's, in dense layers too;
-    for a few tokens "bmm", which lays no weight out. bf16 on a CPU: "bmm"; for many tokens "conv", or "split" where
-    gradients follow. Elsewhere "bmm": one launch a layer. Inside a graph the token count is open, and taken as large.
+    fp32 on a CPU: "conv", whose kernels (oneDNN) are about twice as fast as the matrix library's where there is AVX-512,
+    in dense layers too, and a tenth faster elsewhere, in grouped layers only; for a few tokens "bmm", which lays no
+    weight out. bf16 on a CPU: "bmm"; for many tokens "conv", or "split" where gradients follow. Elsewhere "bmm": one
+    launch a layer. Inside a graph the token count is open, and taken as large.
     """
     if x.device.type != "cpu":
         return "bmm"
     few = not torch.compiler.is_compiling() and x.numel() < 64 * x.shape[-1]
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
     if dtype == torch.float32:
+        if groups == 1 and not _HAS_AVX512:
+            return "split"  # a plain linear layer
         return "bmm" if few else "conv"
     if not torch.compiler.is_compiling() and x.numel() < 512 * x.shape[-1]:
         return "bmm"
@@ -167,7 +171,7 @@ def _as_image(x_NC: Tensor) -> Tensor:
     return x_NC.contiguous()[None, :, None, :].permute(0, 3, 1, 2)
 
 
-def _onednn_convolution(x_NC: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
+def _onednn_convolution(x_NC: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
     """Ask oneDNN by name: ``F.conv2d`` takes a slow path for kernel-1 layers when torch runs on one thread."""
     image = torch.mkldnn_convolution(_as_image(x_NC), weight[:, :, None, None], bias, [0, 0], [1, 1], [1, 1], groups)
     return image.permute(0, 2, 3, 1).reshape(x_NC.shape[0], weight.shape[0])
@@ -176,8 +180,10 @@ def _onednn_convolution(x_NC: Tensor, weight: Tensor, bias: Tensor, groups: int)
 class _OneDnnConv(torch.autograd.Function):
     """The convolution with a backward pass faster than autograd's own.
 
-    oneDNN's grouped weight gradient is slow in channels-last memory; one dense weight gradient per group, on a
-    contiguous copy of the group's channels, is the same sum.
+    oneDNN's grouped weight gradient is slow in channels-last memory. With AVX-512 one dense weight gradient per group, on
+    a contiguous copy of the group's channels, is the fastest form of the same sum; without it that too runs at a sixth of
+    the speed of the matrix library's batched product, which needs no copy. The gradient of the input is another
+    convolution, by the transposed weight.
     """
 
     @staticmethod
@@ -195,22 +201,35 @@ class _OneDnnConv(torch.autograd.Function):
         x_NC, weight = ctx.saved_tensors  # type: ignore[attr-defined]
         groups = ctx.groups  # type: ignore[attr-defined]
         needs_x, needs_weight, needs_bias, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
-        grad_x = grad_weight = grad_bias = None
-        if needs_x:
-            image = _convolution_backward(grad_NC, x_NC, weight, groups, (True, False))[0]
-            grad_x = image.permute(0, 2, 3, 1).reshape(x_NC.shape)
-        if needs_weight:
-            x_GNI = x_NC.view(-1, groups, weight.shape[1]).transpose(0, 1).contiguous()
-            grad_GNO = grad_NC.reshape(-1, groups, weight.shape[0] // groups).transpose(0, 1).contiguous()
-            grad_weight = torch.cat(
-                [
-                    _convolution_backward(grad_NO, x_NI, weight_OI, 1, (False, True))[1].view(weight_OI.shape)
-                    for grad_NO, x_NI, weight_OI in zip(grad_GNO, x_GNI, weight.chunk(groups, 0), strict=True)
-                ]
+        return (
+            _input_gradient(grad_NC, x_NC, weight, groups) if needs_x else None,
+            _weight_gradient(grad_NC, x_NC, weight, groups) if needs_weight else None,
+            grad_NC.sum(0) if needs_bias else None,
+            None,
+        )
+
+
+def _input_gradient(grad_NC: Tensor, x_NC: Tensor, weight: Tensor, groups: int) -> Tensor:
+    if _HAS_AVX512:
+        image = _convolution_backward(grad_NC, x_NC, weight, groups, (True, False))[0]
+        return image.permute(0, 2, 3, 1).reshape(x_NC.shape)
+    transposed = weight.view(groups, -1, weight.shape[1]).transpose(1, 2).reshape(x_NC.shape[1], -1)
+    return _onednn_convolution(grad_NC, transposed, None, groups)
+
+
+def _weight_gradient(grad_NC: Tensor, x_NC: Tensor, weight: Tensor, groups: int) -> Tensor:
+    x_GNI = x_NC.view(-1, groups, weight.shape[1]).transpose(0, 1)
+    grad_GNO = grad_NC.reshape(-1, groups, weight.shape[0] // groups).transpose(0, 1)
+    if not _HAS_AVX512:
+        return torch.bmm(grad_GNO.transpose(1, 2), x_GNI).view(weight.shape)
+    return torch.cat(
+        [
+            _convolution_backward(grad_NO, x_NI, weight_OI, 1, (False, True))[1].view(weight_OI.shape)
+            for grad_NO, x_NI, weight_OI in zip(
+                grad_GNO.contiguous(), x_GNI.contiguous(), weight.chunk(groups, 0), strict=True
             )
-        if needs_bias:
-            grad_bias = grad_NC.sum(0)
-        return grad_x, grad_weight, grad_bias, None
+        ]
+    )
 
 
 def _convolution_backward(

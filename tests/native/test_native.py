@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from squeezebert import artifact, checkpoint
+from squeezebert.errors import InputError
+from squeezebert.export.native import export
+from squeezebert.runtime.engines.native import NativeEngine, instruction_sets
+from squeezebert.runtime.engines.reference import ReferenceModel
+
+LENGTHS = np.array([1, 2, 3, 5, 15, 17, 31, 33, 127])
+UNEQUAL = {"q_groups": 2, "k_groups": 2, "v_groups": 2, "post_attention_groups": 2, "output_groups": 1}
+
+
+def tokens(vocabulary: int = 2048) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    draw = np.random.default_rng(0)
+    return draw.integers(0, vocabulary, LENGTHS.sum()), draw.integers(0, 2, LENGTHS.sum())
+
+
+def relative(got: Any, want: Any) -> float:
+    return float(np.linalg.norm(got - want) / np.linalg.norm(want))
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, UNEQUAL, {"hidden_act": "silu"}, {"hidden_size": 96, "intermediate_size": 192}]
+)
+def test_equals_numpy_reference(save_checkpoint: Callable[..., Path], tmp_path: Path, changes: dict[str, Any]) -> None:
+    export(save_checkpoint(**changes), tmp_path / "artifact")
+    reference = ReferenceModel(tmp_path / "artifact")
+    ids, types = tokens()
+    results = {
+        name: NativeEngine.load(tmp_path / "artifact", threads=2, instruction_set=name).run_ragged(
+            ids, types, LENGTHS, logits=True, pooled=True, hidden=True, mean=True
+        )
+        for name in instruction_sets()
+    }
+    first = next(iter(results.values()))
+    for name, result in results.items():
+        for output, values in result.items():
+            np.testing.assert_array_equal(values, first[output], err_msg=f"{name}, {output}")
+    start = 0
+    for row, length in enumerate(LENGTHS):
+        part = slice(start, start + length)
+        want = reference.run(ids[part], types[part])
+        # A value on the border between two levels may fall to either side: 1 of 127 at the most, in few places.
+        assert relative(first["hidden"][part], want["hidden"]) < 2e-3
+        apart = first["pooled"][row] - want["pooled"]
+        assert np.abs(apart).max() < 1e-2
+        bound = np.linalg.norm(reference.tensors["classifier.weight"], axis=1) * np.linalg.norm(apart) + 1e-5
+        assert (np.abs(first["logits"][row] - want["logits"]) <= bound).all()
+        np.testing.assert_allclose(first["mean"][row], first["hidden"][part].mean(axis=0), atol=1e-5)
+        start += length
+
+
+def test_close_to_torch(save_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    folder = save_checkpoint()
+    export(folder, tmp_path / "artifact")
+    model = checkpoint.load(folder).model
+    ids, types = tokens()
+    result = NativeEngine.load(tmp_path / "artifact").run_ragged(ids, types, LENGTHS, hidden=True)["hidden"]
+    start = 0
+    with torch.inference_mode():
+        for length in LENGTHS:
+            part = slice(start, start + length)
+            want = model.transformer(torch.tensor(ids[None, part]), None, torch.tensor(types[None, part]))
+            # Two layers of int8: each step is at most max / 254, about 0.6 % of a block's usual size.
+            assert relative(result[part], want.last_hidden_state[0].numpy()) < 0.03
+            start += length
+
+
+def test_outlier_channel(save_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    folder = save_checkpoint()
+    loaded = checkpoint.load(folder)
+    with torch.no_grad():
+        for layer in loaded.model.transformer.layers:
+            layer.attention_norm.weight[5] *= 100
+            layer.feed_forward_norm.weight[5] *= 100
+    checkpoint.save(loaded.model, folder)
+    export(folder, tmp_path / "artifact")
+    ids, types = tokens()
+    engine = NativeEngine.load(tmp_path / "artifact")
+    got = engine.run_ragged(ids[:17], types[:17], np.array([17]), hidden=True)["hidden"]
+    with torch.inference_mode():
+        output = loaded.model.transformer(torch.tensor(ids[None, :17]), None, torch.tensor(types[None, :17]))
+    want = output.last_hidden_state[0].numpy()
+    others = np.arange(want.shape[1]) != 5
+    assert relative(got[:, others], want[:, others]) < 0.05
+
+
+def test_token_classification(save_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    folder = save_checkpoint("token_classification", num_labels=5)
+    export(folder, tmp_path / "artifact")
+    ids, _ = tokens()
+    engine = NativeEngine.load(tmp_path / "artifact")
+    got = engine.run_ragged(ids[:20], None, np.array([3, 17]), logits=True)["logits"]
+    with torch.inference_mode():
+        want = checkpoint.load(folder, "token_classification").model(torch.tensor(ids[None, 3:20])).logits[0].numpy()
+    assert got.shape == (20, 5)
+    assert relative(got[3:], want) < 0.05
+    with pytest.raises(InputError, match="no pooler"):
+        engine.run_ragged(ids[:3], None, np.array([3]), pooled=True)
+
+
+def test_threads_of_python(save_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    export(save_checkpoint(), tmp_path / "artifact")
+    engine = NativeEngine.load(tmp_path / "artifact", threads=2)
+    ids, types = tokens()
+    want = engine.run_ragged(ids, types, LENGTHS, logits=True)["logits"]
+    with ThreadPoolExecutor(8) as pool:
+        for result in pool.map(lambda _: engine.run_ragged(ids, types, LENGTHS, logits=True)["logits"], range(64)):
+            np.testing.assert_array_equal(result, want)
+
+
+def test_manifest(save_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    export(
+        save_checkpoint(num_labels=2, id2label={0: "bad", 1: "good"}, problem_type="single_label_classification"),
+        tmp_path / "artifact",
+    )
+    assert artifact.is_artifact(tmp_path / "artifact")
+    engine = NativeEngine.load(tmp_path / "artifact")
+    assert (engine.labels, engine.kind) == (("bad", "good"), "single_label")
+    assert (engine.max_length, engine.default_length, engine.pair) == (512, 64, False)
+
+
+def test_bad_input(save_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    export(save_checkpoint(), tmp_path / "artifact")
+    engine = NativeEngine.load(tmp_path / "artifact")
+    one = np.array([1])
+    for ids, lengths, message in (
+        (np.array([2048]), one, "id 2048 is outside the vocabulary"),
+        (np.array([2**40]), one, "outside the vocabulary"),
+        (np.array([5]), np.array([0]), "lengths add up to 0"),
+        (np.array([5]), np.array([2]), "lengths add up to 2"),
+        (np.zeros(513, int), np.array([513]), "the model takes 1 to 512"),
+        (np.array([0.5]), one, "whole numbers"),
+    ):
+        with pytest.raises(InputError, match=message):
+            engine.run_ragged(ids, None, lengths, logits=True)
+    with pytest.raises(InputError, match="segment 2"):
+        engine.run_ragged(np.array([5]), np.array([2]), one, logits=True)
+    with pytest.raises(InputError, match="cannot run here"):
+        NativeEngine.load(tmp_path / "artifact", instruction_set="mmx")
+    (tmp_path / "artifact" / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="no such file"):
+        NativeEngine.load(tmp_path / "artifact")
