@@ -114,10 +114,10 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int = 1, for
 def fastest_form(x: Tensor, groups: int = 4) -> Form:
     """The form that benchmarks/grouped_forms.py found fastest for the input's device, number format and token count.
 
-    fp32 on a CPU: "conv", whose kernels (oneDNN) are about twice as fast as the matrix library's where there is AVX-512,
-    in dense layers too, and a tenth faster elsewhere, in grouped layers only; for a few tokens "bmm", which lays no
-    weight out. bf16 on a CPU: "bmm"; for many tokens "conv", or "split" where gradients follow. Elsewhere "bmm": one
-    launch a layer. Inside a graph the token count is open, and taken as large.
+    fp32 on a CPU: "conv", whose kernels (oneDNN) are about twice as fast as the matrix library's where there is
+    AVX-512, in dense layers too, and a tenth faster elsewhere, in grouped layers only; for a few tokens "bmm", which
+    lays no weight out. bf16 on a CPU: "bmm"; for many tokens "conv", or "split" where gradients follow. Elsewhere
+    "bmm": one launch a layer. Inside a graph the token count is open, and taken as large.
     """
     if x.device.type != "cpu":
         return "bmm"
@@ -180,10 +180,10 @@ def _onednn_convolution(x_NC: Tensor, weight: Tensor, bias: Tensor | None, group
 class _OneDnnConv(torch.autograd.Function):
     """The convolution with a backward pass faster than autograd's own.
 
-    oneDNN's grouped weight gradient is slow in channels-last memory. With AVX-512 one dense weight gradient per group, on
-    a contiguous copy of the group's channels, is the fastest form of the same sum; without it that too runs at a sixth of
-    the speed of the matrix library's batched product, which needs no copy. The gradient of the input is another
-    convolution, by the transposed weight.
+    oneDNN's grouped weight gradient is slow in channels-last memory. With AVX-512 one dense weight gradient per group,
+    on a contiguous copy of the group's channels, is the fastest form of the same sum; without it that too runs at a
+    sixth of the speed of the matrix library's batched product, which needs no copy. The gradient of the input is then
+    another convolution, by the transposed weight, which one thread does twice as fast as oneDNN's own.
     """
 
     @staticmethod

@@ -26,7 +26,7 @@ _FLOORS = {"gelu": 0.1701, "gelu_new": 0.1701, "silu": 0.2785, "relu": 0.0}
 
 
 class Quantized(NamedTuple):
-    """``scale * (q + zero)`` stands for the values. *Shapes:* q ``[N, blocks, size]``, the others ``[N, blocks, 1]``."""
+    """``scale * (q + zero)`` stands for the values. *Shapes:* q ``[N, blocks, size]``, others ``[N, blocks, 1]``."""
 
     q: NDArray[np.int64]
     scale: Floats
