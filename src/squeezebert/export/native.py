@@ -34,16 +34,18 @@ def export(source: str | Path, folder: str | Path) -> None:
 
     Args:
         source: Folder or hub id of a checkpoint, or a size name (random weights, for timing).
-        folder: Where to write. What it holds is replaced.
+        folder: Where to write; a former artifact is replaced.
 
     Raises:
-        InputError: The checkpoint cannot be read, or has a head that cannot be exported.
+        InputError: The checkpoint cannot be read, or has a head that cannot be exported; or ``folder`` holds something
+            else.
         MissingExtraError: torch is not installed.
         OSError: ``folder`` cannot be written, or the disk is full.
     """
     require("torch", "torch")
     from squeezebert import checkpoint
 
+    _check_target(Path(folder))
     head = "sequence_classification" if checkpoint.is_size(source) else checkpoint.find_head(source)
     if head in ("pretraining", "masked_lm"):
         head = "encoder"
@@ -69,6 +71,14 @@ def export(source: str | Path, folder: str | Path) -> None:
             loaded.tokenizer.save(target)
         write_json(target / artifact.CONFIG, config_values(config, manifest))
         (target / artifact.WEIGHTS).chmod((target / artifact.CONFIG).stat().st_mode)
+
+
+def _check_target(folder: Path) -> None:
+    """Refuse to replace what is no artifact: it could be the checkpoint itself, or a user's folder."""
+    if folder.is_dir() and any(folder.iterdir()) and not artifact.is_artifact(folder):
+        raise InputError(f"{folder}: holds other files, which would be lost; give a new folder")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; give a folder to write to")
 
 
 def config_values(config: ModelConfig, manifest: artifact.Manifest) -> dict[str, Any]:
