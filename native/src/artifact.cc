@@ -1,9 +1,8 @@
 #include "artifact.h"
 
 #include <cmath>
+#include <cstdio>
 #include <cstring>
-#include <fstream>
-#include <iterator>
 #include <utility>
 
 #if !defined(_WIN32) && !defined(__wasm__)
@@ -113,9 +112,11 @@ Bytes Bytes::map(const std::string& path) {
   bytes.data_ = static_cast<const uint8_t*>(data);
   bytes.mapped_ = true;
 #else
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw InputError(path + ": no such file");
-  bytes.owned_.assign(std::istreambuf_iterator<char>(file), {});
+  std::FILE* file = std::fopen(path.c_str(), "rb");
+  if (file == nullptr) throw InputError(path + ": no such file");
+  uint8_t part[1 << 14];
+  while (const size_t count = std::fread(part, 1, sizeof part, file)) bytes.owned_.insert(bytes.owned_.end(), part, part + count);
+  std::fclose(file);
   bytes.data_ = bytes.owned_.data();
   bytes.size_ = bytes.owned_.size();
 #endif

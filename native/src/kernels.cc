@@ -21,6 +21,7 @@ extern const Kernels kAvx2;
 extern const Kernels kNeonDot;
 #elif SQB_WASM
 extern const Kernels kWasm;
+const Kernels* relaxed_kernels();  // isa/wasm_relaxed.cc; null where relaxed instructions are not exact
 #endif
 
 #if SQB_ARM && defined(__linux__)
@@ -48,6 +49,9 @@ const std::vector<const Kernels*>& available_kernels() {
     found.push_back(&kNeonDot);  // every Apple and Windows machine of this architecture that is in use
 #endif
 #elif SQB_WASM
+#if SQB_WASM_RELAXED
+    if (const Kernels* relaxed = relaxed_kernels()) found.push_back(relaxed);
+#endif
     found.push_back(&kWasm);
 #endif
     found.push_back(&kReference);

@@ -8,7 +8,22 @@
 #include "ops/activation_tables.h"
 #include "ops/grouped_linear.h"
 
+#if defined(__wasm_relaxed_simd__)
+#include <wasm_simd128.h>
+#endif
+
 namespace sqb::reference {
+
+// fma of simd/f32x16.h: fused everywhere but on WebAssembly, where relaxed instructions fuse if the processor can.
+inline float mul_add(float a, float b, float c) {
+#if defined(__wasm_relaxed_simd__)
+  return wasm_f32x4_extract_lane(wasm_f32x4_relaxed_madd(wasm_f32x4_splat(a), wasm_f32x4_splat(b), wasm_f32x4_splat(c)), 0);
+#elif defined(__wasm__)
+  return a * b + c;
+#else
+  return std::fma(a, b, c);
+#endif
+}
 
 // Sixteen partial sums: element i goes to lane i % 16; then halves are added until one is left.
 struct LaneSum {
@@ -26,7 +41,7 @@ inline float exp2_inside(float y) {
   const float n = std::nearbyint(y);
   const float f = y - n;
   float p = kExp2[5];
-  for (int i = 4; i >= 0; --i) p = std::fma(p, f, kExp2[i]);
+  for (int i = 4; i >= 0; --i) p = mul_add(p, f, kExp2[i]);
   int32_t bits;
   std::memcpy(&bits, &p, 4);
   bits += static_cast<int32_t>(n) * (1 << 23);
@@ -44,14 +59,14 @@ inline float exp(float x) {
 inline float gelu(float x) {
   float t = x * x;
   t = t < kGeluEnd * kGeluEnd ? t : kGeluEnd * kGeluEnd;
-  const float u = std::fma(t, 2.0f / (kGeluEnd * kGeluEnd), -1.0f);
+  const float u = mul_add(t, 2.0f / (kGeluEnd * kGeluEnd), -1.0f);
   float p = kGelu[10];
-  for (int i = 9; i >= 0; --i) p = std::fma(p, u, kGelu[i]);
+  for (int i = 9; i >= 0; --i) p = mul_add(p, u, kGelu[i]);
   float erf = p * x;
   erf = erf < 1.0f ? erf : 1.0f;
   erf = erf > -1.0f ? erf : -1.0f;
   const float half = x * 0.5f;
-  return std::fma(half, erf, half);
+  return mul_add(half, erf, half);
 }
 
 inline float activate(Activation activation, float x) {
@@ -61,7 +76,7 @@ inline float activate(Activation activation, float x) {
     case Activation::relu: return x > 0.0f ? x : 0.0f;
     case Activation::silu: return x / (1.0f + exp(0.0f - x));
     case Activation::tanh: return 1.0f - 2.0f / (1.0f + exp(x + x));
-    case Activation::gelu_new: return x / (1.0f + exp(std::fma(x * x * x, 0.044715f, x) * -1.5957691216f));
+    case Activation::gelu_new: return x / (1.0f + exp(mul_add(x * x * x, 0.044715f, x) * -1.5957691216f));
   }
   return x;
 }

@@ -10,8 +10,8 @@ void embedding(const EmbeddingCall& call) {
     const ptrdiff_t id = call.ids[r], place = call.positions[r], type = call.types ? call.types[r] : 0;
     for (int c = 0; c < t.channels; ++c)
       call.y[r * call.y_stride + c] =
-          std::fma(static_cast<float>(t.word[id * t.channels + c]), t.word_scale[id],
-                   std::fma(static_cast<float>(t.position[place * t.channels + c]), t.position_scale[place],
+          mul_add(static_cast<float>(t.word[id * t.channels + c]), t.word_scale[id],
+                   mul_add(static_cast<float>(t.position[place * t.channels + c]), t.position_scale[place],
                             t.type[type * t.channels + c]));
   }
 }

@@ -12,6 +12,15 @@ namespace {
 
 constexpr int kMostTileRows = 12;
 
+// Inline assembly's letter for a vector register.
+#if defined(__x86_64__)
+#define SQB_VECTOR_REGISTER "v"
+#elif defined(__aarch64__)
+#define SQB_VECTOR_REGISTER "w"
+#else
+#define SQB_VECTOR_REGISTER "r"
+#endif
+
 // What follows the sums of a tile, where it is fused with them (Tile::kFused). Only what the model's layers need.
 enum class Ending {
   plain,   // one block, no activation
@@ -84,7 +93,7 @@ struct Driver {
 #pragma GCC unroll 12
     for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) asm volatile("" : "+v"(c[r][v]) : : "memory");
+      for (int v = 0; v < vectors; ++v) asm volatile("" : "+" SQB_VECTOR_REGISTER(c[r][v]) : : "memory");
     const float* x_scale_at = then.x_scale;
     float* y = then.y;
 #pragma GCC unroll 12

@@ -27,12 +27,12 @@ void grouped_linear(const LinearCall& call) {
           for (int k = 0; k < w.block_padded; ++k) sum += q[k] * at(k);
           for (int i = 0; i < x.wide_count[place]; ++i)
             sum += x.wide[place * kMostWide + i].excess * at(x.wide[place * kMostWide + i].place);
-          const float t = std::fma(static_cast<float>(x.zero[place]),
+          const float t = mul_add(static_cast<float>(x.zero[place]),
                                    w.sums[(static_cast<ptrdiff_t>(p) * w.blocks + b) * 64 + c], static_cast<float>(sum));
-          y = b == 0 ? t * x.scale[place] : std::fma(t, x.scale[place], y);
+          y = b == 0 ? t * x.scale[place] : mul_add(t, x.scale[place], y);
         }
         call.y[row * call.y_stride + panel.column + c - call.y_column] =
-            activate(call.activation, std::fma(y, w.scale[p * 64 + c], w.bias[p * 64 + c]));
+            activate(call.activation, mul_add(y, w.scale[p * 64 + c], w.bias[p * 64 + c]));
       }
   }
 }

@@ -16,9 +16,9 @@ void layer_norm(const LayerNormCall& call) {
     }
     const float mean = total.total() / static_cast<float>(n);
     LaneSum squares;
-    for (int i = 0; i < n; ++i) squares.lane[i % 16] = std::fma(y[i] - mean, y[i] - mean, squares.lane[i % 16]);
+    for (int i = 0; i < n; ++i) squares.lane[i % 16] = mul_add(y[i] - mean, y[i] - mean, squares.lane[i % 16]);
     const float factor = 1.0f / std::sqrt(squares.total() / static_cast<float>(n) + call.eps);
-    for (int i = 0; i < n; ++i) y[i] = std::fma((y[i] - mean) * factor, call.weight[i], call.bias[i]);
+    for (int i = 0; i < n; ++i) y[i] = mul_add((y[i] - mean) * factor, call.weight[i], call.bias[i]);
   }
 }
 
