@@ -66,3 +66,10 @@ def test_disabled_it_does_nothing() -> None:
     table = nn.Embedding(20, 3)
     RowGradients(table, enabled=False)
     assert not table.sparse
+
+
+def test_compiled_models_are_left_alone() -> None:
+    model = nn.Sequential(nn.Embedding(20, 3))
+    model.compile(backend="eager")
+    RowGradients(model, enabled=True)
+    assert not model[0].sparse

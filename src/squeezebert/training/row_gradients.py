@@ -21,9 +21,11 @@ class RowGradients:
     Args:
         model: Holds the embeddings.
         enabled: Otherwise everything here does nothing. Not for several processes, which average dense gradients.
+            A compiled model is left alone, too: torch's compiler falls back to eager where a gradient is sparse.
     """
 
     def __init__(self, model: nn.Module, *, enabled: bool) -> None:
+        enabled = enabled and model._compiled_call_impl is None
         self._tables = [
             module
             for module in model.modules()
