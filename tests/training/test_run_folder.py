@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 
 from squeezebert.errors import InputError
 from squeezebert.files import write_json
 from squeezebert.training import run_folder
-from squeezebert.training.run_folder import METRICS, SETTINGS, begin, occupy
+from squeezebert.training.run_folder import METRICS, SETTINGS, begin, check_space, occupy
 
 
 def test_a_second_run_is_kept_out_until_the_first_ends(tmp_path: Path) -> None:
@@ -80,3 +83,24 @@ def test_long_values_are_cut(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"labels was .'label 0', .* and is .*; set it back") as error:
         begin(tmp_path, {"labels": labels[1:]}, {})
     assert len(str(error.value)) < 800
+
+
+def test_the_value_that_differs_is_named_wherever_it_stands(tmp_path: Path) -> None:
+    def phases(steps: int) -> list[dict[str, float]]:
+        return [{"steps": 7, "learning_rate": 1e-3}, {"steps": steps, "learning_rate": 1e-3}]
+
+    begin(tmp_path, {"phases": phases(5), "layers": [1, 2]}, {})
+    begin(tmp_path, {"phases": phases(5), "layers": [1, 2]}, {})
+    with pytest.raises(InputError, match=r": phases\.1\.steps was 5 when the run began, and is 6 now; set it back"):
+        begin(tmp_path, {"phases": phases(6), "layers": [1, 2]}, {})
+    with pytest.raises(InputError, match=r": layers was \[1, 2\] when the run began, and is \[1\] now"):
+        begin(tmp_path, {"phases": phases(5), "layers": [1]}, {})
+
+
+def test_space_is_asked_for_every_state_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Linear(1000, 1000, bias=False)  # 4 MB
+    # Three states of weights and two moments, one more while it is written, and one model: 13 x 4 MB.
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=51_000_000))
+    with pytest.raises(InputError, match="51 MB free, but the run needs 52 MB"):
+        check_space(tmp_path, model, models=1, states=3)
+    check_space(tmp_path, model, models=1, states=2)

@@ -96,20 +96,21 @@ def _lock(file: IO[str], output: Path) -> None:
         raise busy
 
 
-def check_space(output: Path, model: nn.Module, *, models: int) -> None:
+def check_space(output: Path, model: nn.Module, *, models: int, states: int = KEPT) -> None:
     """Refuse to begin what the disk cannot hold.
 
     Args:
         output: The run's folder.
         model: What is trained; its optimizer keeps two moments.
         models: Copies of the model that the run leaves.
+        states: Training states that stay on disk while it goes on.
 
     Raises:
         InputError: There is too little space; the message says how much is needed.
     """
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     # Weights and moments in each state; one more is there while it is being written.
-    needed = weights * (3 * (KEPT + 1) + models)
+    needed = weights * (3 * (states + 1) + models)
     existing = _existing(output)
     free = shutil.disk_usage(existing).free
     if free < needed:
@@ -141,6 +142,7 @@ def begin(output: Path, settings: Mapping[str, Any], data: Mapping[str, str], *,
     for name, value in settings.items():
         before = former["settings"].get(name)
         if before != value:
+            name, before, value = _innermost(name, before, value)
             raise InputError(
                 f"{path}: {name} was {before!s:.{_SHOWN}} when the run began, and is {value!s:.{_SHOWN}} now; "
                 f"set it back, {remedy}"
@@ -151,6 +153,19 @@ def begin(output: Path, settings: Mapping[str, Any], data: Mapping[str, str], *,
                 f"{path}: the {name} data (or their vocabulary) are not those that the run began with; "
                 f"bring them back, {remedy}"
             )
+
+
+def _innermost(name: str, before: Any, now: Any) -> tuple[str, Any, Any]:
+    """Where two values of a setting first differ, such as ``phases.1.steps``, and what stands there."""
+    pairs: list[tuple[Any, Any, Any]] = []
+    if isinstance(before, dict) and isinstance(now, dict):
+        pairs = [(key, before.get(key), now.get(key)) for key in {**now, **before}]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = [(index, *pair) for index, pair in enumerate(zip(before, now, strict=True))]
+    for key, one, other in pairs:
+        if one != other:
+            return _innermost(f"{name}.{key}", one, other)
+    return name, before, now
 
 
 def remove_leftovers(output: Path) -> None:
