@@ -68,6 +68,12 @@ SQB_EXPORT void sqb_get_info(const sqb_engine* engine, sqb_info* info);
 SQB_EXPORT int sqb_run(sqb_engine* engine, const int32_t* ids, const int32_t* types, const int32_t* lengths,
                        int32_t sequences, const sqb_outputs* outputs, char* error, size_t error_size);
 
+/* Score the vocabulary at some places of a ragged batch, for a model whose head is a masked language model. positions: places
+ * in the row of tokens. logits: count * vocab_size floats; minus infinity for rows that only pad the vocabulary. */
+SQB_EXPORT int sqb_run_masked(sqb_engine* engine, const int32_t* ids, const int32_t* types, const int32_t* lengths,
+                              int32_t sequences, const int32_t* positions, int32_t count, float* logits, char* error,
+                              size_t error_size);
+
 /* Names of the instruction sets that can run here, best first, separated by spaces. */
 SQB_EXPORT const char* sqb_instruction_sets(void);
 

@@ -92,7 +92,15 @@ void sqb_get_info(const sqb_engine* engine, sqb_info* info) {
 int sqb_run(sqb_engine* engine, const int32_t* ids, const int32_t* types, const int32_t* lengths, int32_t sequences,
             const sqb_outputs* outputs, char* error, size_t error_size) {
   return guarded(error, error_size, [&] {
-    engine->model.run({ids, types, lengths, sequences}, {outputs->logits, outputs->pooled, outputs->mean, outputs->hidden});
+    engine->model.run({ids, types, lengths, sequences},
+                      sqb::Outputs{outputs->logits, outputs->pooled, outputs->mean, outputs->hidden});
+  });
+}
+
+int sqb_run_masked(sqb_engine* engine, const int32_t* ids, const int32_t* types, const int32_t* lengths, int32_t sequences,
+                   const int32_t* positions, int32_t count, float* logits, char* error, size_t error_size) {
+  return guarded(error, error_size, [&] {
+    engine->model.run_masked({ids, types, lengths, sequences}, {positions, count, logits});
   });
 }
 

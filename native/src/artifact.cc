@@ -87,6 +87,8 @@ Config read_config(std::string_view text, const std::string& where) {
   c.layer_norm_eps = static_cast<float>(eps->number());
   c.activation = word(json, "hidden_act", where);
   c.head = word(json, "head", where);
+  if (c.head != "encoder" && c.head != "sequence_classification" && c.head != "token_classification" && c.head != "masked_lm")
+    throw InputError(where + ": head " + c.head + " is unknown; update squeezebert");
   return c;
 }
 

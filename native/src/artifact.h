@@ -60,6 +60,7 @@ class Artifact {
   static Artifact parse(Bytes config, Bytes tensors, const std::string& where);
 
   const Config& config() const { return config_; }
+  bool has(const std::string& name) const { return index_.count(name) > 0; }
   // Views into the file, valid while the artifact lives. The shape must be exactly this.
   const int8_t* int8(const std::string& name, const std::vector<int64_t>& shape) const;
   // Every value must be finite.

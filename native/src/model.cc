@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "ops/activation_floor.h"
@@ -14,6 +15,7 @@ constexpr int kMostPartTokens = 1024;   // a pass over more would leave the cach
 constexpr int kGroupTokens = 128;       // sequences are joined up to this many tokens for query, key and value
 constexpr int kMostBlockTokens = 128;   // rows whose feed-forward activations stay in a megabyte of L2
 constexpr int kLeastBlockTokens = 6;
+constexpr int kVocabularyBlock = 256;   // rows of the word embedding that a thread scores at a time
 
 Activation activation_named(const std::string& name, const std::string& where) {
   if (name == "gelu") return Activation::gelu;
@@ -57,6 +59,18 @@ class QuantizedBuffer {
   AlignedBuffer<int32_t> zero_, sum_, wide_count_;
   AlignedBuffer<Wide> wide_;
 };
+
+// In one order whatever the compiler: sixteen partial sums, then halves.
+float dot(const float* x, const int8_t* w, int count) {
+  float lanes[16] = {};
+  int i = 0;
+  for (; i + 16 <= count; i += 16)
+    for (int lane = 0; lane < 16; ++lane) lanes[lane] += x[i + lane] * static_cast<float>(w[i + lane]);
+  for (; i < count; ++i) lanes[i % 16] += x[i] * static_cast<float>(w[i]);
+  for (int half = 8; half > 0; half /= 2)
+    for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  return lanes[0];
+}
 
 template <class T>
 void grow(AlignedBuffer<T>& buffer, size_t count) {
@@ -173,13 +187,20 @@ Model::Model(Artifact artifact, const Kernels& kernels, int threads)
     layer.feed_forward_norm = load_norm(name + "feed_forward_norm");
     layers_.push_back(std::move(layer));
   }
-  has_pooler_ = c.head == "sequence_classification" || c.head == "encoder";
+  has_pooler_ = c.head == "sequence_classification" || artifact_.has("pooler.dense.weight");
   if (has_pooler_) pooler_ = load_linear("pooler.dense", 1, c.hidden_size, c.hidden_size, 1);
   if (c.head == "sequence_classification" || c.head == "token_classification") {
     const float* weight = artifact_.fp32("classifier.weight", {c.num_labels, c.hidden_size});
     const float* bias = artifact_.fp32("classifier.bias", {c.num_labels});
     classifier_.assign(weight, weight + static_cast<size_t>(c.num_labels) * c.hidden_size);
     classifier_bias_.assign(bias, bias + c.num_labels);
+  }
+  has_masked_lm_ = c.head == "masked_lm";
+  if (has_masked_lm_) {
+    masked_transform_ = load_linear("mlm.transform", 1, c.hidden_size, c.hidden_size, 1);
+    masked_norm_ = load_norm("mlm.norm");
+    const float* bias = artifact_.fp32("mlm.bias", {c.vocab_size});
+    masked_bias_.assign(bias, bias + c.vocab_size);
   }
   artifact_.forget();
 }
@@ -202,11 +223,9 @@ Model::Norm Model::load_norm(const std::string& name) const {
   return {{weight, weight + config().hidden_size}, {bias, bias + config().hidden_size}};
 }
 
-void Model::check(const Batch& batch, const Outputs& outputs) const {
+int64_t Model::check(const Batch& batch) const {
   const Config& c = config();
   if (batch.sequences < 0) throw InputError("a batch has " + std::to_string(batch.sequences) + " sequences; give 0 or more");
-  if (outputs.logits && !has_classifier()) throw InputError("the model has no classifier (its head is " + c.head + ")");
-  if (outputs.pooled && !has_pooler_) throw InputError("the model has no pooler (its head is " + c.head + ")");
   int64_t at = 0;
   for (int s = 0; s < batch.sequences; ++s) {
     const int length = batch.lengths[s];
@@ -222,16 +241,13 @@ void Model::check(const Batch& batch, const Outputs& outputs) const {
                          std::to_string(batch.types[at]) + " is outside 0.." + std::to_string(c.type_vocab_size - 1));
     }
   }
+  return at;
 }
 
-void Model::run(const Batch& batch, const Outputs& outputs) {
-  check(batch, outputs);
-  std::unique_lock<std::mutex> lock(team_.busy(), std::try_to_lock);
-  Team& team = lock.owns_lock() ? team_ : alone_;
+template <class Done>
+void Model::run_parts(const Batch& batch, Team& team, Done&& done) {
   std::unique_ptr<Workspace> space = borrow_space();
-  const Config& c = config();
-  const bool per_token = c.head == "token_classification";
-  Outputs out = outputs;
+  int64_t first_token = 0;
   for (int first = 0; first < batch.sequences;) {
     int last = first, tokens = 0;
     do tokens += batch.lengths[last++];
@@ -239,20 +255,55 @@ void Model::run(const Batch& batch, const Outputs& outputs) {
     Batch part = batch;
     part.lengths += first;
     part.sequences = last - first;
-    int64_t before = 0;
-    for (int s = 0; s < first; ++s) before += batch.lengths[s];
-    part.ids += before;
-    if (part.types) part.types += before;
+    part.ids += first_token;
+    if (part.types) part.types += first_token;
     space->prepare(*this, part, team.threads());
-    forward(*space, team, part, out);
-    const int64_t sequences = last - first;
-    if (out.logits) out.logits += (per_token ? tokens : sequences) * c.num_labels;
-    if (out.pooled) out.pooled += sequences * c.hidden_size;
-    if (out.mean) out.mean += sequences * c.hidden_size;
-    if (out.hidden) out.hidden += static_cast<int64_t>(tokens) * c.hidden_size;
+    forward(*space, team, part);
+    done(*space, first_token, first);
     first = last;
+    first_token += tokens;
   }
   return_space(std::move(space));
+}
+
+void Model::run(const Batch& batch, const Outputs& outputs) {
+  const Config& c = config();
+  if (outputs.logits && !has_classifier()) throw InputError("the model has no classifier (its head is " + c.head + ")");
+  if (outputs.pooled && !has_pooler_) throw InputError("the model has no pooler (its head is " + c.head + ")");
+  check(batch);
+  std::unique_lock<std::mutex> lock(team_.busy(), std::try_to_lock);
+  run_parts(batch, lock.owns_lock() ? team_ : alone_, [&](Workspace& space, int64_t first_token, int64_t first) {
+    Outputs out = outputs;
+    if (out.logits) out.logits += (c.head == "token_classification" ? first_token : first) * c.num_labels;
+    if (out.pooled) out.pooled += first * c.hidden_size;
+    if (out.mean) out.mean += first * c.hidden_size;
+    if (out.hidden) out.hidden += first_token * c.hidden_size;
+    heads_of(space, out);
+  });
+}
+
+void Model::run_masked(const Batch& batch, const Gaps& gaps) {
+  const Config& c = config();
+  if (!has_masked_lm_) throw InputError("the model has no masked language model (its head is " + c.head + ")");
+  const int64_t tokens = check(batch);
+  if (gaps.count < 0) throw InputError(std::to_string(gaps.count) + " positions; give 0 or more");
+  for (int i = 0; i < gaps.count; ++i)
+    if (gaps.positions[i] < 0 || gaps.positions[i] >= tokens)
+      throw InputError("position " + std::to_string(gaps.positions[i]) + " is outside the batch of " + std::to_string(tokens) +
+                       " tokens");
+  const size_t channels = static_cast<size_t>(c.hidden_size);
+  std::vector<float> rows(static_cast<size_t>(gaps.count) * channels);
+  std::unique_lock<std::mutex> lock(team_.busy(), std::try_to_lock);
+  Team& team = lock.owns_lock() ? team_ : alone_;
+  run_parts(batch, team, [&](Workspace& space, int64_t first_token, int64_t) {
+    for (int i = 0; i < gaps.count; ++i) {
+      const int64_t row = gaps.positions[i] - first_token;
+      if (row >= 0 && row < space.tokens)
+        std::memcpy(rows.data() + static_cast<size_t>(i) * channels, space.x.data() + static_cast<size_t>(row) * channels,
+                    sizeof(float) * channels);
+    }
+  });
+  if (gaps.count > 0) score_vocabulary(team, rows, gaps);
 }
 
 std::unique_ptr<Workspace> Model::borrow_space() {
@@ -268,7 +319,7 @@ void Model::return_space(std::unique_ptr<Workspace> space) {
   spaces_.push_back(std::move(space));
 }
 
-void Model::forward(Workspace& space, Team& team, const Batch& part, const Outputs& outputs) {
+void Model::forward(Workspace& space, Team& team, const Batch& part) {
   const Config& c = config();
   team.run([&](Member& member) {
     member.share(space.blocks, [&](int block) {
@@ -289,7 +340,6 @@ void Model::forward(Workspace& space, Team& team, const Batch& part, const Outpu
                    [&](int block) { tokens_phase(space, member, layers_[n], block, n + 1 == layers_.size()); });
     }
   });
-  heads_of(space, outputs);
 }
 
 void Model::heads_phase(Workspace& space, Member& member, const Layer& layer, int item) {
@@ -393,6 +443,34 @@ void Model::heads_of(Workspace& space, const Outputs& outputs) {
       for (size_t i = 0; i < channels; ++i) sum += static_cast<double>(row[i]) * weight[i];
       outputs.logits[static_cast<size_t>(r) * static_cast<size_t>(c.num_labels) + static_cast<size_t>(k)] = static_cast<float>(sum);
     }
+}
+
+// The decoder is the word embedding, which is not packed: its rows are read as they lie in the file, once for all gaps.
+// Activations stay fp32 here, as the last scores are what a caller compares.
+void Model::score_vocabulary(Team& team, std::vector<float>& rows, const Gaps& gaps) {
+  const Config& c = config();
+  const int channels = c.hidden_size;
+  QuantizedBuffer input;
+  input.resize(gaps.count, 1, channels);
+  kernels_.quantize(rows.data(), channels, gaps.count, 0.0f, input.view);
+  kernels_.grouped_linear({&masked_transform_.view(), &input.view, 0, masked_transform_.panel_count(), gaps.count, rows.data(),
+                           channels, 0, activation_});
+  kernels_.layer_norm({rows.data(), channels, nullptr, 0, masked_norm_.weight.data(), masked_norm_.bias.data(),
+                       c.layer_norm_eps, gaps.count, channels, rows.data(), channels});
+  team.run([&](Member& member) {
+    member.share((c.vocab_size + kVocabularyBlock - 1) / kVocabularyBlock, [&](int block) {
+      const int end = std::min(c.vocab_size, (block + 1) * kVocabularyBlock);
+      for (int v = block * kVocabularyBlock; v < end; ++v) {
+        const int8_t* word = tables_.word + static_cast<ptrdiff_t>(v) * channels;
+        for (int i = 0; i < gaps.count; ++i) {
+          const float* row = rows.data() + static_cast<ptrdiff_t>(i) * channels;
+          float& logit = gaps.logits[static_cast<ptrdiff_t>(i) * c.vocab_size + v];
+          logit = v < c.real_vocab_size ? dot(row, word, channels) * tables_.word_scale[v] + masked_bias_[static_cast<size_t>(v)]
+                                        : -std::numeric_limits<float>::infinity();
+        }
+      }
+    });
+  });
 }
 
 }  // namespace sqb

@@ -33,6 +33,13 @@ struct Outputs {
   float* hidden = nullptr;  // [tokens][channels]
 };
 
+// What a masked language model is asked: a score of every token of the vocabulary, at some places.
+struct Gaps {
+  const int32_t* positions;  // [count]: places in the row of a batch's tokens, in any order
+  int count;
+  float* logits;  // [count][vocabulary]; minus infinity in rows that only pad the vocabulary
+};
+
 class Workspace;
 
 class Model {
@@ -46,10 +53,13 @@ class Model {
   int threads() const { return team_.threads(); }
   bool has_pooler() const { return has_pooler_; }
   bool has_classifier() const { return !classifier_.empty(); }
+  bool has_masked_lm() const { return has_masked_lm_; }
 
   // Any number of threads may call this at once: one uses the team, the others compute alone.
   // Throws InputError for lengths or ids out of range and for outputs that the model does not have.
   void run(const Batch& batch, const Outputs& outputs);
+  // The same for a masked language model. Throws InputError for a position outside the batch, too.
+  void run_masked(const Batch& batch, const Gaps& gaps);
 
  private:
   struct Norm {
@@ -64,11 +74,16 @@ class Model {
   PackedLinear load_linear(const std::string& name, int groups, int in, int out, int blocks, bool with_bias = true,
                            int panel_vectors = kPanelVectors);
   Norm load_norm(const std::string& name) const;
-  void check(const Batch& batch, const Outputs& outputs) const;
-  void forward(Workspace& space, Team& team, const Batch& part, const Outputs& outputs);
+  // Number of tokens. Throws InputError.
+  int64_t check(const Batch& batch) const;
+  // Calls done(space, first token, first sequence) for part after part.
+  template <class Done>
+  void run_parts(const Batch& batch, Team& team, Done&& done);
+  void forward(Workspace& space, Team& team, const Batch& part);
   void heads_phase(Workspace& space, Member& member, const Layer& layer, int item);
   void tokens_phase(Workspace& space, Member& member, const Layer& layer, int block, bool last);
   void heads_of(Workspace& space, const Outputs& outputs);
+  void score_vocabulary(Team& team, std::vector<float>& rows, const Gaps& gaps);
   std::unique_ptr<Workspace> borrow_space();
   void return_space(std::unique_ptr<Workspace> space);
 
@@ -84,6 +99,10 @@ class Model {
   bool has_pooler_ = false;
   std::vector<float> classifier_;
   std::vector<float> classifier_bias_;
+  bool has_masked_lm_ = false;
+  PackedLinear masked_transform_;
+  Norm masked_norm_;
+  std::vector<float> masked_bias_;
   Activation activation_ = Activation::gelu;
   int units_ = 1;         // heads are taken in this many parts
   int lanes_ = 1;         // independent feed-forward networks

@@ -11,6 +11,7 @@
 struct Sizes {
   int vocabulary = 37, hidden = 64, layers = 2, heads = 4, intermediate = 128, positions = 530, types = 2;
   int q = 4, k = 4, v = 4, post = 1, wide = 4, out = 4, labels = 3;
+  int padding = 0;  // rows of the vocabulary that stand for no token
   std::string activation = "gelu", head = "sequence_classification";
 };
 
@@ -87,9 +88,14 @@ inline Files synthetic(const Sizes& s, unsigned seed = 3) {
   linear("pooler.dense", s.hidden, s.hidden);
   file.add("classifier.weight", draw(random, static_cast<size_t>(s.labels * s.hidden)), std::to_string(s.labels) + ", " + std::to_string(s.hidden));
   file.add("classifier.bias", draw(random, static_cast<size_t>(s.labels)), std::to_string(s.labels));
+  if (s.head == "masked_lm") {
+    linear("mlm.transform", s.hidden, s.hidden);
+    norm("mlm.norm");
+    file.add("mlm.bias", draw(random, static_cast<size_t>(s.vocabulary)), std::to_string(s.vocabulary));
+  }
   std::string config = "{\"format\": \"squeezebert-native\", \"format_version\": 1, \"head\": \"" + s.head + "\", \"hidden_act\": \"" + s.activation + "\", \"layer_norm_eps\": 1e-12";
   const std::pair<const char*, int> numbers[] = {
-      {"vocab_size", s.vocabulary}, {"hidden_size", s.hidden}, {"num_hidden_layers", s.layers}, {"num_attention_heads", s.heads},
+      {"vocab_size", s.vocabulary}, {"real_vocab_size", s.vocabulary - s.padding}, {"hidden_size", s.hidden}, {"num_hidden_layers", s.layers}, {"num_attention_heads", s.heads},
       {"intermediate_size", s.intermediate}, {"max_position_embeddings", s.positions}, {"type_vocab_size", s.types},
       {"q_groups", s.q}, {"k_groups", s.k}, {"v_groups", s.v}, {"post_attention_groups", s.post},
       {"intermediate_groups", s.wide}, {"output_groups", s.out}, {"num_labels", s.labels}};

@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
   expect(files, "\"q_groups\": 4", "\"q_groups\": 3", true, "q_groups 3");
   expect(files, "squeezebert-native", "something", true, "not an exported model");
   expect(files, "\"hidden_act\": \"gelu\"", "\"hidden_act\": \"gulu\"", true, "gulu");
+  expect(files, "\"head\": \"sequence_classification\"", "\"head\": \"sequence_clarification\"", true, "sequence_clarification is unknown");
   expect(files, "embeddings.word.weight", "embeddings.word.waight", false, "no tensor embeddings.word.weight");
   expect(files, "\"dtype\": \"I8\"", "\"dtype\": \"U8\"", false, "not I8");
   {

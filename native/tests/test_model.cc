@@ -74,6 +74,48 @@ void test_equal(const Sizes& sizes, const char* name) {
     }
 }
 
+std::vector<float> run_masked(Model& model, const Texts& texts, const std::vector<int32_t>& positions) {
+  std::vector<float> logits(positions.size() * static_cast<size_t>(model.config().vocab_size));
+  model.run_masked({texts.ids.data(), texts.types.data(), texts.lengths.data(), static_cast<int>(texts.lengths.size())},
+                   {positions.data(), static_cast<int>(positions.size()), logits.data()});
+  return logits;
+}
+
+void test_masked() {
+  Sizes sizes;
+  sizes.head = "masked_lm", sizes.vocabulary = 600, sizes.padding = 7;
+  const Files files = synthetic(sizes);
+  const Texts texts({5, 512, 512, 512, 9}, sizes.vocabulary);  // more than one pass
+  const std::vector<int32_t> positions = {1549, 0, 4, 5, 700, 1541, 0};
+  const auto& all = available_kernels();
+  const std::vector<float> want = run_masked(*load(files, *all.back(), 1), texts, positions);
+  const size_t words = static_cast<size_t>(sizes.vocabulary);
+  for (size_t i = 0; i < want.size(); ++i)
+    CHECK(i % words < words - 7 ? std::isfinite(want[i]) : want[i] == -INFINITY, "logit %zu is %g", i, static_cast<double>(want[i]));
+  for (const Kernels* kernels : all)
+    for (const int threads : {1, 3}) {
+      const auto model = load(files, *kernels, threads);
+      CHECK(run_masked(*model, texts, positions) == want, "masked: %s with %d threads", kernels->name, threads);
+      const std::vector<float> alone = run_masked(*model, texts, {700});
+      CHECK(std::equal(alone.begin(), alone.end(), want.begin() + static_cast<ptrdiff_t>(4 * words)), "masked: %s, a place alone", kernels->name);
+    }
+  const auto model = load(files, *all.front(), 1);
+  for (const int32_t outside : {-1, 1550}) {
+    try {
+      run_masked(*model, texts, {0, outside});
+      CHECK(false, "position %d is accepted", outside);
+    } catch (const InputError& error) {
+      CHECK(std::strstr(error.what(), "outside the batch of 1550 tokens") != nullptr, "'%s'", error.what());
+    }
+  }
+  try {
+    run_masked(*load(synthetic({}), *all.front(), 1), texts, {0});
+    CHECK(false, "a classifier fills gaps");
+  } catch (const InputError& error) {
+    CHECK(std::strstr(error.what(), "no masked language model") != nullptr, "'%s'", error.what());
+  }
+}
+
 void test_callers() {
   const Sizes sizes;
   const Files files = synthetic(sizes);
@@ -130,6 +172,7 @@ int main() {
   Sizes small;
   small.hidden = 384, small.heads = 12, small.intermediate = 1536, small.layers = 1;
   test_equal(small, "hidden 384");
+  test_masked();
   test_callers();
   test_errors();
   return finish();
