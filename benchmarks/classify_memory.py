@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from harness import arguments, markdown_table, write_results
+from harness import arguments, markdown_table, resident_mb, write_results
 
 GOAL_MB = 50.0
 
@@ -89,20 +89,12 @@ def watch(folder: Path, threads: int, max_length: int, every: float) -> list[Sam
     samples = []
     while process.poll() is None:
         rows = json.loads(state.read_text())["rows"] if state.exists() else 0
-        samples.append(Sample(time.monotonic() - start, rows, resident_mb(process.pid)))
+        # None, where it has just ended.
+        samples.append(Sample(time.monotonic() - start, rows, resident_mb(process.pid) or 0.0))
         time.sleep(every)
     if process.returncode:
         raise SystemExit(f"classify ended with status {process.returncode}")
     return samples
-
-
-def resident_mb(pid: int) -> float:
-    """Resident memory of a process, in 10^6 bytes; 0 if it has just ended."""
-    try:
-        fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    except FileNotFoundError:
-        return 0.0
-    return int(fields["VmRSS"].split()[0]) * 1024 / 1e6 if "VmRSS" in fields else 0.0
 
 
 def table(samples: Sequence[Sample], rows: int) -> str:

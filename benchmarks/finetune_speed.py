@@ -137,7 +137,7 @@ def main() -> None:
         return harness.serve(build(args.data_dir, args.vocab, args.precision))
     flags = ["--data-dir", str(args.data_dir), "--vocab", str(args.vocab), "--precision", args.precision]
     flags += ["--threads", str(args.threads)]
-    workers = [harness.Worker(__file__, name, flags, args.threads) for name in CONTENDERS]
+    workers = [harness.start_worker(__file__, name, flags, args.threads) for name in CONTENDERS]
     seconds: dict[str, dict[str, list[float]]] = {name: {"s/example": []} for name in CONTENDERS}
     for turn in range(args.rounds):
         for worker in workers:

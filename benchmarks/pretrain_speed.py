@@ -229,7 +229,7 @@ def main() -> None:
     flags = [
         f"--{key}={getattr(args, key)}" for key in "corpus size length batch precision dropout device threads".split()
     ]
-    workers = [harness.Worker(__file__, name, flags, args.threads) for name in names]
+    workers = [harness.start_worker(__file__, name, flags, args.threads) for name in names]
     seconds: dict[str, list[float]] = {name: [] for name in names}
     start = time.monotonic()
     for turn in range(args.rounds):

@@ -54,7 +54,9 @@ def main() -> None:
     if args.worker:
         torch.set_num_threads(args.threads)
         return harness.serve(build(args.worker))
-    workers = [harness.Worker(__file__, name, ["--threads", str(args.threads)], args.threads) for name in CONTENDERS]
+    workers = [
+        harness.start_worker(__file__, name, ["--threads", str(args.threads)], args.threads) for name in CONTENDERS
+    ]
     seconds = harness.interleave(workers, CASES, args.rounds, warmup=5)
     for worker in workers:
         worker.close()

@@ -1,0 +1,48 @@
+"""One contender in its own process: ``python -m squeezebert.bench.worker JOB``, JOB being JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from squeezebert.bench.contenders import Contender
+from squeezebert.bench.harness import Case, resident_mb, serve
+from squeezebert.bench.runners import Job, load
+
+
+def main(words: str) -> None:
+    """Serve.
+
+    Requests: ``{"batch": B, "tokens": T}`` and ``{"texts": FILE}`` give seconds, ``{"memory": true}`` gives the
+    resident memory in MB.
+    """
+    values = json.loads(words)
+    job = Job(**values | {"contender": Contender(**values["contender"])})
+    loaded = load(job)
+    draw = np.random.default_rng(0)
+    high = min(job.vocab_size, 30000)
+
+    def answer(case: Case) -> Any:
+        if "memory" in case:
+            return resident_mb()
+        if "texts" in case:
+            rows = [tuple(row) for row in json.loads(Path(case["texts"]).read_text(encoding="utf-8"))]
+            start = time.perf_counter()
+            loaded.classify(rows)
+            return time.perf_counter() - start
+        ids_BT = draw.integers(high // 30, high, (case["batch"], case["tokens"]))
+        mask_BT, types_BT = np.ones_like(ids_BT), np.zeros_like(ids_BT)
+        start = time.perf_counter()
+        loaded.run(ids_BT, mask_BT, types_BT)
+        return time.perf_counter() - start
+
+    serve(answer)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
