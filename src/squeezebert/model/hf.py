@@ -115,7 +115,7 @@ def published_shape(name: str, shape: Iterable[int]) -> tuple[int, ...]:
 class Renamed:
     """A published state under our names."""
 
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Any]
     """Our name -> tensor, kernel axis removed."""
     names: dict[str, str]
     """Our name -> the name in the file."""
@@ -123,17 +123,17 @@ class Renamed:
     """Names in the file that are no parameter of any head."""
 
 
-def state_to_ours(published: Mapping[str, Tensor], head: str) -> Renamed:
+def state_to_ours(published: Mapping[str, Any], head: str) -> Renamed:
     """Rename a published state for ``head``'s class, and drop buffers and tied copies.
 
     Args:
-        published: Tensors by published name, the encoder's with or without its prefix.
+        published: Tensors (torch's or NumPy's) by published name, the encoder's with or without its prefix.
         head: A key of :data:`squeezebert.model.heads.HEADS`.
 
     Raises:
         InputError: A parameter stands in it twice, once with and once without the prefix.
     """
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Any] = {}
     names: dict[str, str] = {}
     unexpected = []
     for name, tensor in published.items():
@@ -163,7 +163,7 @@ def state_to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def decoder_is_tied(published: Mapping[str, Tensor]) -> bool:
+def decoder_is_tied(published: Mapping[str, Any]) -> bool:
     """Whether the decoder of a published masked-language-model head is the word embedding, or absent."""
     decoder = published.get(_TIED_WEIGHT)
     embedding = next((tensor for name, tensor in published.items() if to_ours(name) == "embeddings.word.weight"), None)
