@@ -20,7 +20,7 @@ FORMAT = "squeezebert-native"
 VERSION = 1
 """Raised whenever a reader of the former version would misread the files."""
 
-HEADS = ("encoder", "sequence_classification", "token_classification")
+HEADS = ("encoder", "masked_lm", "sequence_classification", "token_classification")
 """Heads that can be exported."""
 
 SIZES = (

@@ -4,29 +4,76 @@ The tensors, under our own parameter names (:mod:`squeezebert.model`), the encod
 
     <matrix>.weight int8 [out, in / groups],  <matrix>.scale float32 [out],  <matrix>.bias float32 [out]
     embeddings.{word,position}.weight int8 [rows, C],  .scale float32 [rows];  embeddings.token_type.weight float32
-    <norm>.{weight,bias} float32 [C];  classifier.{weight,bias} float32
+    <norm>.{weight,bias} float32 [C];  classifier.{weight,bias} float32;  mlm.bias float32 [V]
+
+The matrices are those of the encoder's layers, ``pooler.dense`` (where the checkpoint has trained it) and
+``mlm.transform``, the masked language model's. Its decoder is the word embedding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from squeezebert import artifact
-from squeezebert.errors import InputError, require
+from squeezebert import arrays, artifact
+from squeezebert.arrays import Arrays
+from squeezebert.errors import InputError
 from squeezebert.export.quantize import quantize_rows
 from squeezebert.files import atomic_folder, safetensors_errors, write_json
-
-if TYPE_CHECKING:
-    from squeezebert.model.config import ModelConfig
+from squeezebert.model.config import ModelConfig
+from squeezebert.model.shapes import uses_pooler
 
 _PREFIX = "transformer."
 _FP32_WEIGHTS = ("embeddings.token_type.weight", "classifier.weight")
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A checkpoint as the native engine wants it."""
+
+    manifest: artifact.Manifest
+    config: dict[str, Any]
+    """Content of ``config.json``."""
+    tensors: dict[str, NDArray[Any]]
+    """Content of ``model.safetensors``."""
+    checkpoint: Arrays
+    """Where they come from; its weights are forgotten, to save memory."""
+
+
+def quantize(source: str | Path, head: str | None = None) -> Quantized:
+    """Load a checkpoint and quantise it.
+
+    Args:
+        source: Folder or hub id of a checkpoint, or a size name (random weights, for timing).
+        head: The head that is wanted, one of :data:`squeezebert.artifact.HEADS`; None: the one that it carries.
+
+    Raises:
+        InputError: The checkpoint cannot be read, or has a head that the engine lacks.
+        MissingExtraError: Its weights are no safetensors, and torch, which reads others, is not installed.
+    """
+    loaded = arrays.load(source, head)
+    head = "masked_lm" if loaded.head == "pretraining" else loaded.head
+    if head not in artifact.HEADS:
+        raise InputError(f"{source}: has the head {head}; only {', '.join(artifact.HEADS)} can be exported")
+    config, length, pair = loaded.config, loaded.extra.get("max_length"), loaded.extra.get("pair")
+    manifest = artifact.Manifest(
+        head=head,
+        labels=config.labels if head.endswith("classification") else (),
+        problem_type=config.problem_type,
+        max_position_embeddings=config.max_position_embeddings,
+        max_length=min(length, config.max_position_embeddings) if isinstance(length, int) else None,
+        pair=pair if isinstance(pair, bool) else None,
+    )
+    pooler = uses_pooler(loaded.head)
+    state = {name: value for name, value in loaded.state.items() if pooler or "pooler" not in name}
+    tensors = pack(state)
+    return Quantized(manifest, config_values(config, manifest), tensors, replace(loaded, state={}))
 
 
 def export(source: str | Path, folder: str | Path) -> None:
@@ -37,39 +84,18 @@ def export(source: str | Path, folder: str | Path) -> None:
         folder: Where to write; a former artifact is replaced.
 
     Raises:
-        InputError: The checkpoint cannot be read, or has a head that cannot be exported; or ``folder`` holds something
-            else.
-        MissingExtraError: torch is not installed.
+        InputError: As :func:`quantize`; or ``folder`` holds something else.
+        MissingExtraError: As :func:`quantize`.
         OSError: ``folder`` cannot be written, or the disk is full.
     """
-    require("torch", "torch")
-    from squeezebert import checkpoint
-
     _check_target(Path(folder))
-    head = "sequence_classification" if checkpoint.is_size(source) else checkpoint.find_head(source)
-    if head in ("pretraining", "masked_lm"):
-        head = "encoder"
-    if head not in artifact.HEADS:
-        raise InputError(f"{source}: has the head {head}; only {', '.join(artifact.HEADS)} can be exported")
-    loaded = checkpoint.load(source, head)
-    state = {name: tensor.detach().numpy() for name, tensor in loaded.model.state_dict().items()}
-    config = loaded.config
-    length = loaded.extra.get("max_length")
-    pair = loaded.extra.get("pair")
-    manifest = artifact.Manifest(
-        head=head,
-        labels=() if head == "encoder" else config.labels,
-        problem_type=config.problem_type,
-        max_position_embeddings=config.max_position_embeddings,
-        max_length=min(length, config.max_position_embeddings) if isinstance(length, int) else None,
-        pair=pair if isinstance(pair, bool) else None,
-    )
+    model = quantize(source)
     with atomic_folder(folder) as target:
         with safetensors_errors(Path(folder) / artifact.WEIGHTS):
-            save_file(pack(state), target / artifact.WEIGHTS)
-        if loaded.tokenizer is not None:
-            loaded.tokenizer.save(target)
-        write_json(target / artifact.CONFIG, config_values(config, manifest))
+            save_file(model.tensors, target / artifact.WEIGHTS)
+        if model.checkpoint.tokenizer is not None:
+            model.checkpoint.tokenizer.save(target)
+        write_json(target / artifact.CONFIG, model.config)
         (target / artifact.WEIGHTS).chmod((target / artifact.CONFIG).stat().st_mode)
 
 

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+_BLOCK = 1 << 16  # entries of a matrix that are quantised at a time
+
 LEVELS = 127
 """Largest quantised value; -128 is left out, so that the range is symmetric and products stay small."""
 
@@ -29,12 +31,23 @@ def quantize_rows(matrix: NDArray[Any]) -> QuantizedRows:
     Raises:
         ValueError: A value is not finite.
     """
-    exact = np.asarray(matrix, dtype=np.float64)
-    if not np.isfinite(exact).all():
-        raise ValueError("the matrix has values that are not finite")
-    scale = (np.abs(exact).max(axis=1) / LEVELS).astype(np.float32)
-    divisor = np.where(scale > 0, scale, 1).astype(np.float64)
-    # The stored scale is rounded, so a largest entry may come out a hair beyond 127.
-    values = np.clip(np.rint(exact / divisor[:, None]), -LEVELS, LEVELS).astype(np.int8)
-    values[scale == 0] = 0
+    values, scale = np.empty(matrix.shape, np.int8), np.empty(len(matrix), np.float32)
+    # By blocks that stay in the cache: a word embedding in float64 would fill it, and much memory, many times over.
+    step = max(1, _BLOCK // max(1, matrix.shape[1]))
+    for start in range(0, len(matrix), step):
+        rows = slice(start, start + step)
+        _quantize_block(np.array(matrix[rows], dtype=np.float64), values[rows], scale[rows])
     return QuantizedRows(values, scale)
+
+
+def _quantize_block(exact: NDArray[np.float64], values: NDArray[np.int8], scale: NDArray[np.float32]) -> None:
+    """Write the result for some rows."""
+    largest = np.maximum(exact.max(axis=1), -exact.min(axis=1))
+    if not np.isfinite(largest).all():
+        raise ValueError("the matrix has values that are not finite")
+    scale[:] = largest / LEVELS
+    divisor = np.where(scale > 0, scale, np.inf).astype(np.float64)
+    exact /= divisor[:, None]
+    # The stored scale is rounded, so a largest entry may come out a hair beyond 127.
+    np.clip(np.rint(exact, out=exact), -LEVELS, LEVELS, out=exact)
+    values[:] = exact
