@@ -85,22 +85,10 @@ def _read_glue(args: argparse.Namespace) -> tuple[Task, list[Example], dict[str,
 
 def _read_table(args: argparse.Namespace, engine: Engine) -> tuple[Task, list[Example], dict[str, Any]]:
     """The task that the model was trained for, the table's examples, and what is known of them."""
-    from squeezebert.data.tables import METRICS, Columns, load_table
-    from squeezebert.data.tasks import Task
+    from squeezebert.data.tables import Columns
+    from squeezebert.evaluation.evaluate import read_table
 
-    pair = args.pair_column is not None
-    if engine.pair is not None and engine.pair != pair:
-        form = "pairs of texts; name the second column with" if engine.pair else "single texts; leave out"
-        raise InputError(f"{args.model}: a model of {form} --pair-column")
-    task = Task(
-        name=args.input.name,
-        kind=engine.kind,
-        labels=() if engine.kind == "regression" else engine.labels,
-        metrics=METRICS[engine.kind],
-        primary_metric=METRICS[engine.kind][0],
-        pair=pair,
-    )
     columns = Columns(args.text_column or "text", args.pair_column, args.label_column or "label")
-    _, examples = load_table(args.input, columns, task=task)
+    task, examples = read_table(args.input, columns, engine, args.model)
     about = {"input": str(args.input), "rows": len(examples), "coverage": f"{len(examples):,} rows"}
     return task, examples, about

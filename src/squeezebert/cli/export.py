@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from squeezebert.errors import InputError
+
+if TYPE_CHECKING:
+    from squeezebert.export.build import Dev
+    from squeezebert.export.verify import Report
 
 # format -> (module under squeezebert.export, one line of help). The module is imported only when its format is asked
 # for; it offers export(source, output), which writes the artifact whole or not at all and raises InputError for a
@@ -13,18 +21,124 @@ FORMATS: dict[str, tuple[str, str]] = {
     "native": ("native", "int8, a folder for this package's own engine"),
 }
 
+# format -> (its precisions, one line of help); converted and verified by squeezebert.export.build, which see.
+CONVERTED: dict[str, tuple[tuple[str, ...], str]] = {
+    "onnx": (("fp32", "int8"), "for ONNX Runtime, and its mobile builds (.ort)"),
+}
+
+REFUSED = 3
+"""Exit status where an artifact fails its checks."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
-    formats = "; ".join(f"{name}: {summary}" for name, (_, summary) in FORMATS.items())
-    parser.add_argument("format", metavar="FORMAT", choices=FORMATS, help=formats)
+    """Declare the formats, and the flags of each."""
+    formats = parser.add_subparsers(dest="format", metavar="FORMAT", required=True)
+    for name, (_, summary) in FORMATS.items():
+        _add_paths(formats.add_parser(name, help=summary, description=summary))
+    for name, (precisions, summary) in CONVERTED.items():
+        command = formats.add_parser(name, help=summary, description=f"Convert {summary}, and verify the result.")
+        _add_paths(command)
+        command.add_argument("--precision", choices=precisions, help=f"number format of the weights ({precisions[-1]})")
+        command.add_argument(
+            "--max-length", type=int, metavar="N", help="longest sequence that the artifact takes, tokens (the model's)"
+        )
+        command.add_argument("--force", action="store_true", help="keep an artifact that fails its checks, marked")
+        _add_dev(command)
+    verify = formats.add_parser(
+        "verify", help="run an artifact's checks again, here", description="Run an artifact's checks again, here."
+    )
+    verify.add_argument("artifact", metavar="ARTIFACT", type=Path, help="folder made by squeezebert export")
+    verify.add_argument(
+        "--checkpoint",
+        metavar="CHECKPOINT",
+        help="what it was exported from, to be run by PyTorch anew (the outputs that the artifact brings)",
+    )
+    _add_dev(verify)
+
+
+def _add_paths(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="CHECKPOINT", help="folder or hub id of a checkpoint")
     parser.add_argument("output", metavar="OUT", type=Path, help="where to write; a former artifact is replaced")
 
 
-def run(args: argparse.Namespace) -> None:
-    """Export, and say how large it became."""
-    module, _ = FORMATS[args.format]
-    importlib.import_module(f"squeezebert.export.{module}").export(args.source, args.output)
-    files = [args.output] if args.output.is_file() else [file for file in args.output.rglob("*") if file.is_file()]
-    print(f"{args.output}: written, {args.format}, {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
+def _add_dev(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dev", type=Path, metavar="FILE", help="labelled table to compare accuracy on: .csv, .tsv, .jsonl or .parquet"
+    )
+    parser.add_argument("--text-column", metavar="NAME", help="column of the text in --dev (text)")
+    parser.add_argument("--pair-column", metavar="NAME", help="column of the second text, for a model of pairs")
+    parser.add_argument("--label-column", metavar="NAME", help="column of the label in --dev (label)")
+    parser.add_argument(
+        "--max-accuracy-drop", type=float, metavar="POINTS", help="allowed loss on --dev, percentage points (0.3)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export or verify; the exit status is 3 where a check fails."""
+    if args.format in FORMATS:
+        module, _ = FORMATS[args.format]
+        importlib.import_module(f"squeezebert.export.{module}").export(args.source, args.output)
+        print(f"{args.output}: written, {args.format}, {_megabytes(args.output)}")
+        return 0
+    dev = _dev(args)
+
+    from squeezebert.export import build
+    from squeezebert.export.verify import VerificationError
+
+    if args.format == "verify":
+        report = build.verify(args.artifact, checkpoint=args.checkpoint, dev=dev)
+        _print(report)
+        return _refuse(report, f"{args.artifact}: fails") if report.failed else 0
+    try:
+        report = build.export(
+            args.format,
+            args.source,
+            args.output,
+            precision=args.precision,
+            max_length=args.max_length,
+            dev=dev,
+            force=args.force,
+        )
+    except VerificationError as error:
+        _print(error.report)
+        return _refuse(error.report, f"{args.output}: not written")
+    _print(report)
+    marked = f", although it fails: {'; '.join(report.failed)}" if report.failed else ""
+    print(f"{args.output}: written, {args.format}, {_megabytes(args.output)}{marked}")
+    return 0
+
+
+def _dev(args: argparse.Namespace) -> Dev | None:
+    """The labelled table that the flags name."""
+    flags = ("text_column", "pair_column", "label_column", "max_accuracy_drop")
+    if args.dev is None:
+        given = next((name for name in flags if getattr(args, name) is not None), None)
+        if given is not None:
+            raise InputError(f"--{given.replace('_', '-')} goes with --dev; leave it out, or give the table")
+        return None
+    if not args.dev.is_file():
+        raise InputError(f"{args.dev}: no such file")
+    if args.max_accuracy_drop is not None and not args.max_accuracy_drop >= 0:
+        raise InputError(f"--max-accuracy-drop {args.max_accuracy_drop}: must be 0 or more percentage points")
+
+    from squeezebert.data.tables import Columns
+    from squeezebert.export.build import Dev
+
+    columns = Columns(args.text_column or "text", args.pair_column, args.label_column or "label")
+    return Dev(args.dev, columns) if args.max_accuracy_drop is None else Dev(args.dev, columns, args.max_accuracy_drop)
+
+
+def _print(report: Report) -> None:
+    for line in report.describe():
+        print(line)
+
+
+def _refuse(report: Report, what: str) -> int:
+    """Say which checks failed."""
+    print(f"squeezebert: {what}: {'; '.join(report.failed)}", file=sys.stderr)
+    return REFUSED
+
+
+def _megabytes(path: Path) -> str:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB"

@@ -17,7 +17,9 @@ from squeezebert.files import write_json, write_text
 
 if TYPE_CHECKING:
     from squeezebert.data.examples import Example, Label
+    from squeezebert.data.tables import Columns
     from squeezebert.data.tasks import Kind, Task
+    from squeezebert.runtime.engines import Engine
 
 Run = Callable[[Iterable[tuple[str, str | None]]], Iterable[NDArray[np.float32]]]
 """Any model: a stream of (text, second text or None) -> logits ``[K]`` each, in order."""
@@ -55,6 +57,37 @@ def evaluate(task: Task, examples: Sequence[Example], run: Run, *, kind: Kind, l
     rows = list(run((example.text, example.pair) for example in examples))
     logits = np.stack(rows)[:, order] if rows else np.zeros((0, task.num_labels), dtype=np.float32)
     return Evaluation(score(task, logits, [example.label for example in examples]), logits)
+
+
+def read_table(path: str | Path, columns: Columns, engine: Engine, model: str | Path) -> tuple[Task, list[Example]]:
+    """Read a user's labelled table as the task that a model was trained for.
+
+    Args:
+        path: The table.
+        columns: Which to read.
+        engine: The model.
+        model: Its name, for messages.
+
+    Raises:
+        InputError: The table is malformed, has a label that the model lacks, or single texts where the model takes
+            pairs, or the reverse.
+    """
+    from squeezebert.data.tables import METRICS, load_table
+    from squeezebert.data.tasks import Task
+
+    pair = columns.pair is not None
+    if engine.pair is not None and engine.pair != pair:
+        form = "pairs of texts; name the second column with" if engine.pair else "single texts; leave out"
+        raise InputError(f"{model}: a model of {form} --pair-column")
+    task = Task(
+        name=Path(path).name,
+        kind=engine.kind,
+        labels=() if engine.kind == "regression" else engine.labels,
+        metrics=METRICS[engine.kind],
+        primary_metric=METRICS[engine.kind][0],
+        pair=pair,
+    )
+    return task, load_table(path, columns, task=task)[1]
 
 
 def _match(task: Task, kind: Kind, labels: Sequence[str]) -> list[int]:

@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from squeezebert.data.tasks import Kind
     from squeezebert.tokenizer import Tokenizer
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "kind_of"]
+
+_KINDS: dict[str, Kind] = {
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
+
+
+def kind_of(problem_type: str | None, outputs: int) -> Kind:
+    """What a classifier's outputs stand for; where the model does not say: regression if there is one, else classes."""
+    return _KINDS[problem_type or ("regression" if outputs == 1 else "single_label_classification")]
 
 
 class Engine(Protocol):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from squeezebert import artifact
 from squeezebert.errors import InputError
+from squeezebert.runtime.engines import kind_of
 
 if TYPE_CHECKING:
     from squeezebert.data.collate import Batch
@@ -28,11 +29,6 @@ if TYPE_CHECKING:
 LIBRARY_VARIABLE = "SQUEEZEBERT_LIBRARY"
 """Environment variable that names the library's file, in place of the one in the package."""
 
-_KINDS: dict[str, Kind] = {
-    "single_label_classification": "single_label",
-    "multi_label_classification": "multi_label",
-    "regression": "regression",
-}
 _MESSAGE_BYTES = 1024
 
 
@@ -180,8 +176,7 @@ class NativeEngine:
     @property
     def kind(self) -> Kind:
         """What the outputs stand for; where the model does not say: regression if there is one, else classes."""
-        default = "regression" if len(self._manifest.labels) == 1 else "single_label_classification"
-        return _KINDS[self._manifest.problem_type or default]
+        return kind_of(self._manifest.problem_type, len(self._manifest.labels))
 
     @property
     def max_length(self) -> int:

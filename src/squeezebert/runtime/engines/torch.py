@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,20 +15,15 @@ require("torch", "torch")
 import torch  # noqa: E402
 
 from squeezebert import checkpoint  # noqa: E402
-from squeezebert.host import keep_freed_memory  # noqa: E402
+from squeezebert.host import keep_freed_memory, usable_cpus  # noqa: E402
 from squeezebert.model.squeezebert import pack_for_inference  # noqa: E402
+from squeezebert.runtime.engines import kind_of  # noqa: E402
 
 if TYPE_CHECKING:
     from squeezebert.data.collate import Batch
     from squeezebert.data.tasks import Kind
     from squeezebert.model.config import ModelConfig
     from squeezebert.tokenizer import Tokenizer
-
-_KINDS: dict[str, Kind] = {
-    "single_label_classification": "single_label",
-    "multi_label_classification": "multi_label",
-    "regression": "regression",
-}
 
 
 class TorchEngine:
@@ -65,7 +59,7 @@ class TorchEngine:
             raise InputError(f"threads must be at least 1, not {threads}")
         if where.type == "cpu":
             keep_freed_memory()
-        torch.set_num_threads(threads or min(torch.get_num_threads(), _usable_cpus()))
+        torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cpus()))
         if checkpoint.is_size(source):
             raise InputError(
                 f"{source}: a size name stands for random weights, which predict nothing; finetune it first"
@@ -83,8 +77,7 @@ class TorchEngine:
     @property
     def kind(self) -> Kind:
         """What the outputs stand for; where the checkpoint does not say: regression if there is one, else classes."""
-        default = "regression" if self._config.num_labels == 1 else "single_label_classification"
-        return _KINDS[self._config.problem_type or default]
+        return kind_of(self._config.problem_type, self._config.num_labels)
 
     @property
     def max_length(self) -> int:
@@ -146,13 +139,3 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"device {name!r} cannot be used here ({str(error).splitlines()[0]}); try cpu") from None
     return device
-
-
-def _usable_cpus() -> int:
-    """Cores that this process may use: torch knows of affinity, but not of a container's quota."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(count, int(quota) // int(period)))
-    except (OSError, ValueError):  # no cgroup, or no quota: "max"
-        return count

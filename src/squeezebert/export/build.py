@@ -1,0 +1,317 @@
+"""Checkpoint -> verified artifact: converts, runs it beside PyTorch, writes the manifest; whole or not at all."""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeezebert import artifact
+from squeezebert.errors import InputError, require
+from squeezebert.files import atomic_folder, write_json
+
+if TYPE_CHECKING:
+    from squeezebert.data.tables import Columns
+    from squeezebert.export.golden import Golden, Run
+    from squeezebert.export.graph import Graph
+    from squeezebert.export.verify import Accuracy, Report
+    from squeezebert.runtime.engines.exported import ExportedEngine
+
+FORMATS = ("onnx",)
+"""Formats that are converted and verified here, each by the module of its name."""
+
+TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1}
+"""Precision -> largest allowed difference from PyTorch, as a share of the largest output. In fp32 only the order of
+sums differs: some hundred rounding errors of 6e-8 in each of some tens of steps. fp16 has 5e-4 a rounding. In int8 each
+step is off by up to 1/254 of its largest value, and the errors of twelve layers add up like a random walk's."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a converter says of the files that it wrote."""
+
+    form: str
+    """Form of the grouped layers."""
+    files: tuple[str, ...]
+    """Files and folders that hold the model."""
+    companions: tuple[str, ...] = ()
+    """The same model for other programs, which nothing here runs."""
+    lengths: tuple[int, ...] = ()
+    """Sequence lengths that they are made for, tokens; empty: any."""
+    tolerance: float | None = None
+    """Where the format's differs from :data:`TOLERANCES`."""
+
+
+class Converter(Protocol):
+    """A format's module."""
+
+    PACKAGES: tuple[str, ...]
+    """Distributions that convert, the first being imported under its own name."""
+    PRECISIONS: tuple[str, ...]
+    """Precisions that the format has, the best for its runtime last."""
+    HEADS: tuple[str, ...]
+    """Heads that it carries."""
+
+    def convert(self, graph: Graph, folder: Path, precision: str) -> Written:
+        """Write the model's files to a folder that exists."""
+
+
+@dataclass(frozen=True)
+class Dev:
+    """Labelled data to score an artifact on."""
+
+    path: Path
+    columns: Columns
+    max_drop: float = 0.3
+    """Allowed loss, percentage points."""
+
+
+def export(
+    format: str,
+    source: str | Path,
+    folder: str | Path,
+    *,
+    precision: str | None = None,
+    max_length: int | None = None,
+    dev: Dev | None = None,
+    force: bool = False,
+) -> Report:
+    """Write a checkpoint as an artifact, and verify it.
+
+    Args:
+        format: One of :data:`FORMATS`.
+        source: Folder or hub id of a checkpoint.
+        folder: Where to write; a former artifact is replaced.
+        precision: "fp32", "fp16" or "int8", of those that the format has; None: the format's smallest.
+        max_length: Longest sequence that the artifact takes, tokens; None: the model's.
+        dev: Labelled data to score it on.
+        force: Keep an artifact that fails its checks; its manifest says which.
+
+    Returns:
+        What verification found; the manifest has it too.
+
+    Raises:
+        InputError: The checkpoint cannot be read or has a head that the format does not carry, an argument is out of
+            range, or ``folder`` holds something else.
+        MissingExtraError: The format's packages are not installed.
+        VerificationError: A check failed.
+        OSError: ``folder`` cannot be written, or the disk is full.
+    """
+    module = converter(format)
+    chosen = precision or module.PRECISIONS[-1]
+    if chosen not in module.PRECISIONS:
+        raise InputError(f"--precision {chosen}: {format} has {', '.join(module.PRECISIONS)}")
+    check_target(Path(folder))
+
+    from squeezebert.export import golden as goldens
+    from squeezebert.export import graph as graphs
+    from squeezebert.export.verify import VerificationError
+
+    graph = graphs.load(source, max_length, module.HEADS)
+    with atomic_folder(folder) as target:
+        manifest = write(format, graph, target, chosen)
+        golden = record(graph)
+        goldens.save(golden, target)
+        with twin(manifest, graph) as fp32:
+            report = examine(target, manifest, golden, fp32=fp32, graph=graph, dev=dev)
+        if report.failed and not force:
+            raise VerificationError(report)
+        write_json(target / artifact.CONFIG, replace(manifest, report=report.to_dict()).to_dict())
+    return report
+
+
+def verify(folder: str | Path, *, checkpoint: str | Path | None = None, dev: Dev | None = None) -> Report:
+    """Verify an artifact again, here.
+
+    Args:
+        folder: The artifact.
+        checkpoint: What it was exported from: PyTorch runs it anew, and the fp32 artifact is made again to be timed
+            beside. None: the golden outputs in the artifact are compared with, and latency with nothing.
+        dev: Labelled data to score it on; needs ``checkpoint``.
+
+    Raises:
+        InputError: Artifact or checkpoint cannot be read, or they do not belong together.
+        MissingExtraError: A package is not installed.
+    """
+    from squeezebert.export import golden as goldens
+
+    manifest = artifact.read_manifest(folder)
+    if manifest.format not in FORMATS:
+        raise InputError(f"{folder}: {manifest.format} artifacts are not verified here; {', '.join(FORMATS)} are")
+    if checkpoint is None:
+        if dev is not None:
+            raise InputError("--dev compares with the checkpoint; give it with --checkpoint")
+        return examine(Path(folder), manifest, goldens.load(folder))
+    module = converter(manifest.format)
+
+    from squeezebert.export import graph as graphs
+
+    graph = graphs.load(checkpoint, manifest.max_position_embeddings, module.HEADS)
+    if graph.head != manifest.head:
+        raise InputError(f"{folder}: has the head {manifest.head}, but {checkpoint} has {graph.head}")
+    with twin(manifest, graph) as fp32:
+        return examine(Path(folder), manifest, record(graph), fp32=fp32, graph=graph, dev=dev)
+
+
+def converter(format: str) -> Converter:
+    """The module of a format, once its packages are there.
+
+    Raises:
+        MissingExtraError: One is not.
+    """
+    require("torch", "torch")
+    module = importlib.import_module(f"squeezebert.export.{format}")
+    for package in module.PACKAGES:
+        require(package, format)
+    return cast("Converter", module)
+
+
+def check_target(folder: Path) -> None:
+    """Refuse to replace what is no artifact: it could be the checkpoint itself, or a user's folder.
+
+    Raises:
+        InputError: ``folder`` is a file, or holds something else.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not artifact.is_artifact(folder):
+        raise InputError(f"{folder}: holds other files, which would be lost; give a new folder")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; give a folder to write to")
+
+
+def write(format: str, graph: Graph, folder: Path, precision: str) -> artifact.Manifest:
+    """Convert a model into a folder that exists, and write vocabulary and manifest beside it."""
+    module = converter(format)
+    written = module.convert(graph, folder, precision)
+    config, extra = graph.loaded.config, graph.loaded.extra
+    length, pair = extra.get("max_length"), extra.get("pair")
+    manifest = artifact.Manifest(
+        format=format,
+        precision=precision,
+        form=written.form,
+        head=graph.head,
+        labels=config.labels if graph.head in ("sequence_classification", "token_classification") else (),
+        problem_type=config.problem_type,
+        max_position_embeddings=graph.max_length,
+        max_length=min(length, graph.max_length) if isinstance(length, int) else None,
+        pair=pair if isinstance(pair, bool) else None,
+        lengths=written.lengths,
+        files={name: _bytes(folder / name) for name in written.files},
+        companions={name: _bytes(folder / name) for name in written.companions},
+        tolerance=written.tolerance or TOLERANCES[precision],
+        versions={package: version(package) for package in ("squeezebert", "torch", *module.PACKAGES)},
+    )
+    if graph.loaded.tokenizer is not None:
+        graph.loaded.tokenizer.save(folder)
+    write_json(folder / artifact.CONFIG, manifest.to_dict())
+    return manifest
+
+
+@contextmanager
+def twin(manifest: artifact.Manifest, graph: Graph) -> Iterator[Path | None]:
+    """The fp32 artifact of the same format, in a temporary folder; None for an fp32 artifact."""
+    if manifest.precision == "fp32":
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="squeezebert-") as folder:
+        write(manifest.format, graph, Path(folder), "fp32")
+        yield Path(folder)
+
+
+def record(graph: Graph) -> Golden:
+    """What PyTorch gives for the probes."""
+    from squeezebert.export import golden as goldens
+
+    config, labels = graph.loaded.config, graph.loaded.config.labels
+    pair = graph.loaded.extra.get("pair")
+    probes = goldens.probes(
+        graph.loaded.tokenizer,
+        vocab_size=config.real_vocab_size or config.vocab_size,
+        max_length=graph.max_length,
+        pair=pair is True,
+    )
+    decides = graph.head in ("sequence_classification", "token_classification")
+    return goldens.record(probes, _torch_run(graph), labels if decides else ())
+
+
+def examine(
+    folder: Path,
+    manifest: artifact.Manifest,
+    golden: Golden,
+    *,
+    fp32: Path | None = None,
+    graph: Graph | None = None,
+    dev: Dev | None = None,
+) -> Report:
+    """Run an artifact's checks.
+
+    Args:
+        folder: The artifact.
+        manifest: Its manifest.
+        golden: What PyTorch gives.
+        fp32: The fp32 artifact to compare with, if any.
+        graph: The checkpoint, for ``dev``.
+        dev: Labelled data.
+    """
+    from squeezebert.export.verify import verify as run_checks
+    from squeezebert.host import usable_cpus
+    from squeezebert.runtime.engines.exported import ExportedEngine
+
+    engine = ExportedEngine.load(folder)
+    sizes = {name: _bytes(folder / name) for name in manifest.files}
+    stored = (manifest.report or {}).get("fp32_bytes")
+    return run_checks(
+        engine,
+        golden,
+        size=sum(sizes.values()),
+        threads=usable_cpus(),
+        twin=None if fp32 is None else ExportedEngine.load(fp32),
+        fp32_bytes=stored if fp32 is None else sum(artifact.read_manifest(fp32).files.values()),
+        accuracy=None if dev is None or graph is None else _accuracy(engine, graph, dev),
+        max_accuracy_drop=0.0 if dev is None else dev.max_drop,
+    )
+
+
+def _accuracy(engine: ExportedEngine, graph: Graph, dev: Dev) -> Accuracy:
+    """Score checkpoint and artifact on the same rows."""
+    import torch
+
+    from squeezebert.evaluation.evaluate import evaluate, read_table
+    from squeezebert.export.verify import Accuracy
+    from squeezebert.runtime.engines.torch import TorchEngine
+    from squeezebert.runtime.predictor import Predictor
+
+    tokenizer = graph.loaded.tokenizer
+    if graph.head != "sequence_classification" or tokenizer is None:
+        raise InputError(f"{dev.path}: only a classifier of texts that has a vocabulary can be scored on a table")
+    task, examples = read_table(dev.path, dev.columns, engine, graph.loaded.report.source)
+    scores = []
+    for each in (TorchEngine(graph.loaded, tokenizer, torch.device("cpu")), engine):
+        predictor = Predictor(each, tokenizer, max_length=engine.default_length)
+        found = evaluate(task, examples, predictor.logits, kind=engine.kind, labels=engine.labels)
+        scores.append(found.scores[task.primary_metric])
+    return Accuracy(metric=task.primary_metric, rows=len(examples), checkpoint=scores[0], artifact=scores[1])
+
+
+def _torch_run(graph: Graph) -> Run:
+    import torch
+
+    @torch.inference_mode()
+    def run(*inputs: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+        outputs = graph.module(*(torch.from_numpy(each) for each in inputs))
+        return {name: each.numpy() for name, each in zip(graph.outputs, outputs, strict=True)}
+
+    return run
+
+
+def _bytes(path: Path) -> int:
+    """Size of a file, or of all files in a folder."""
+    files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+    return sum(each.stat().st_size for each in files)

@@ -1,0 +1,113 @@
+"""Checkpoint -> ONNX, for ONNX Runtime: ``model.onnx``, and ``model.ort`` for its mobile builds.
+
+fp32 keeps grouped convolutions, which ONNX Runtime runs fastest in fp32. int8 has one matrix product per group: its
+quantised convolutions are several times slower than its own fp32 (microsoft/onnxruntime#12854), while its products with
+signed weights are the fastest that it has. Weights are int8 with a scale per output, activations are quantised as they
+come, embeddings are int8 with a scale per row.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from squeezebert.artifact import OUTPUTS
+from squeezebert.export.build import Written
+from squeezebert.export.graph import INPUTS, Graph, example, quiet
+from squeezebert.export.rewrite import rewrite
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+PRECISIONS = ("fp32", "int8")
+HEADS = tuple(OUTPUTS)
+MODEL, MOBILE = "model.onnx", "model.ort"
+
+_OPSET = 20  # the first with a GELU of its own
+_MOST_ROWS = 1 << 16  # torch.export asks for a bound
+
+
+def convert(graph: Graph, folder: Path, precision: str) -> Written:
+    """Write ``model.onnx`` and ``model.ort``; batch and length stay open."""
+    import onnx
+
+    int8 = precision == "int8"
+    with quiet(), _silent():
+        model = _to_onnx(graph, int8=int8)
+        if int8:
+            _quantize(model, folder / MODEL)
+        else:
+            onnx.save(model, str(folder / MODEL))
+        _to_ort(folder)
+    return Written(form="split" if int8 else "conv", files=(MODEL,), companions=(MOBILE,))
+
+
+def _to_onnx(graph: Graph, *, int8: bool) -> Any:
+    """Trace the model."""
+    import torch
+
+    module = rewrite(graph.module, "split" if int8 else "conv", int8_embeddings=int8)
+    rows = torch.export.Dim("batch", min=1, max=_MOST_ROWS)
+    tokens = torch.export.Dim("tokens", min=1, max=graph.max_length)
+    program = torch.onnx.export(
+        module,
+        example(),
+        dynamo=True,
+        dynamic_shapes=({0: rows, 1: tokens},) * len(INPUTS),
+        opset_version=_OPSET,
+        input_names=INPUTS,
+        output_names=graph.outputs,
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    # Shapes that the exporter notes for values in between contradict what the quantiser then infers.
+    del model.graph.value_info[:]
+    return model
+
+
+def _quantize(model: Any, path: Path) -> None:
+    """Store the products' weights in int8, of seven bits.
+
+    Before VNNI, x86 multiplies int8 in pairs whose sum saturates at 16 bits: with all eight bits of a weight in use the
+    results are wrong there (microsoft/onnxruntime#14642), and an artifact must be right wherever it is run.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory(prefix="squeezebert-") as temporary:
+        source = Path(temporary) / MODEL
+        onnx.save(model, str(source))
+        quantize_dynamic(
+            source,
+            path,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+        )
+
+
+def _to_ort(folder: Path) -> None:
+    """Write ``model.ort`` beside ``model.onnx``: optimised beforehand, in a form that small builds read."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(folder / MOBILE)
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(folder / MODEL), options, providers=["CPUExecutionProvider"])
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Hold back what exporter and quantiser log below an error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

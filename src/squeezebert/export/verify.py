@@ -1,0 +1,270 @@
+"""An artifact beside PyTorch: differences, labels, size, latency and accuracy, and whether they are good enough."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeezebert.artifact import Manifest
+from squeezebert.evaluation.metrics import decide
+from squeezebert.export.golden import Golden, Run, kept
+from squeezebert.runtime.engines import kind_of
+
+if TYPE_CHECKING:
+    from squeezebert.runtime.engines.exported import ExportedEngine
+
+SHAPES = ((1, 32), (1, 128), (8, 128))
+"""Batches that are timed: rows, tokens."""
+_ROUNDS, _SECONDS = 20, 4.0
+"""Most rounds of one shape, and the time after which no further one begins."""
+
+
+class VerificationError(Exception):
+    """An artifact that failed its checks."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__("; ".join(report.failed))
+        self.report = report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Scores on labelled data."""
+
+    metric: str
+    rows: int
+    checkpoint: float
+    """Fraction, through PyTorch."""
+    artifact: float
+    """Fraction, through the artifact's runtime."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What verification found."""
+
+    executed: bool
+    """Whether the artifact was run; Core ML's cannot be, away from Apple's systems."""
+    rows: int = 0
+    """Sequences that were compared."""
+    largest_difference: float | None = None
+    """Of an output from PyTorch's."""
+    relative_difference: float | None = None
+    """The same as a share of the largest output; of several outputs the worst."""
+    label_agreement: float | None = None
+    """Share of the decisions that are the same, by name; None: the head decides nothing."""
+    bytes: int
+    """Of the files that hold the model."""
+    fp32_bytes: int | None = None
+    """Of the fp32 artifact of the same format; None: this is one, or there is none to compare with."""
+    latency_ms: Mapping[str, float]
+    """Rows x tokens -> least time of a call."""
+    fp32_latency_ms: Mapping[str, float] | None = None
+    """The fp32 artifact's, measured in turns with this one's."""
+    threads: int
+    machine: str
+    """Where it was measured."""
+    accuracy: Accuracy | None = None
+    """None: no labelled data were given."""
+    failed: tuple[str, ...] = ()
+    """What is not good enough, a line each; an artifact that has any was kept by force."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields for the manifest."""
+        return {**asdict(self), "failed": list(self.failed)}
+
+    def describe(self) -> list[str]:
+        """Lines for people."""
+        if not self.executed:
+            return [f"size        {self.bytes / 1e6:.1f} MB", "not executed: nothing here runs this format"]
+        assert self.largest_difference is not None
+        assert self.relative_difference is not None
+        lines = [
+            f"difference  {self.largest_difference:.2g} at most, {self.relative_difference:.2%} of the largest output",
+        ]
+        if self.label_agreement is not None:
+            lines.append(f"agreement   {self.label_agreement:.2%} of the labels of {self.rows} rows")
+        size = f"size        {self.bytes / 1e6:.1f} MB"
+        lines.append(size if self.fp32_bytes is None else f"{size}, fp32 {self.fp32_bytes / 1e6:.1f} MB")
+        for shape, value in self.latency_ms.items():
+            line = f"latency     {shape}: {value:.1f} ms"
+            fp32 = (self.fp32_latency_ms or {}).get(shape)
+            lines.append(line if fp32 is None else f"{line}, fp32 {fp32:.1f} ms")
+        if self.accuracy is not None:
+            found = self.accuracy
+            lines.append(
+                f"{found.metric:<11} {found.artifact:.4f}, PyTorch {found.checkpoint:.4f}, on {found.rows:,} rows"
+            )
+        return lines
+
+
+def verify(
+    engine: ExportedEngine,
+    golden: Golden,
+    *,
+    size: int,
+    threads: int,
+    twin: ExportedEngine | None = None,
+    fp32_bytes: int | None = None,
+    accuracy: Accuracy | None = None,
+    max_accuracy_drop: float,
+) -> Report:
+    """Run an artifact over golden inputs and clock it.
+
+    Args:
+        engine: The artifact, in its runtime.
+        golden: What PyTorch gives.
+        size: Bytes of the artifact's files.
+        threads: Cores that the engines use, for the record.
+        twin: The fp32 artifact of the same format, to be clocked beside; None: there is none.
+        fp32_bytes: Size of the fp32 artifact.
+        accuracy: Scores on labelled data.
+        max_accuracy_drop: Allowed loss of accuracy, percentage points.
+
+    Returns:
+        The report, with the checks that failed.
+    """
+    manifest = engine.manifest
+    outputs = [kept(engine.outputs(each.ids, each.mask, each.types), each.mask) for each in golden.probes]
+    largest, relative = differences(golden, outputs)
+    latency = clock(
+        [engine.outputs] if twin is None else [engine.outputs, twin.outputs], manifest.max_position_embeddings
+    )
+    agreement, clear = agreements(manifest, golden, outputs)
+    report = Report(
+        executed=True,
+        rows=sum(len(each.ids) for each in golden.probes),
+        largest_difference=largest,
+        relative_difference=relative,
+        label_agreement=agreement,
+        bytes=size,
+        fp32_bytes=fp32_bytes,
+        latency_ms=latency[0],
+        fp32_latency_ms=None if twin is None else latency[1],
+        threads=threads,
+        machine=machine(),
+        accuracy=accuracy,
+    )
+    failed = [*labels_differ(manifest, golden), *checks(report, manifest, max_accuracy_drop)]
+    if clear is not None and clear < 1:
+        failed.append(f"agreement: of the labels that PyTorch is sure of, only {clear:.2%} are the same")
+    return Report(**{**report.__dict__, "failed": tuple(failed)})
+
+
+def checks(report: Report, manifest: Manifest, max_accuracy_drop: float) -> list[str]:
+    """What of a report is not good enough."""
+    failed = []
+    tolerance = manifest.tolerance or 0.0
+    relative = report.relative_difference
+    if relative is not None and not relative <= tolerance:  # NaN fails too
+        failed.append(f"difference: {relative:.2%} of the largest output, where {tolerance:.2%} is allowed")
+    if report.fp32_bytes is not None and report.bytes >= report.fp32_bytes:
+        failed.append(f"size: {report.bytes / 1e6:.1f} MB, not smaller than fp32's {report.fp32_bytes / 1e6:.1f} MB")
+    if manifest.precision == "int8" and report.fp32_latency_ms is not None:
+        slower = [
+            f"{shape} takes {value:.1f} ms, fp32 {report.fp32_latency_ms[shape]:.1f}"
+            for shape, value in report.latency_ms.items()
+            if value >= report.fp32_latency_ms[shape]
+        ]
+        # Two of three shapes must gain; on some runtimes the shortest has nothing to win.
+        if len(slower) > len(report.latency_ms) // 3:
+            failed.append(f"latency: not faster than fp32 here ({'; '.join(slower)})")
+    if report.accuracy is not None:
+        drop = 100 * (report.accuracy.checkpoint - report.accuracy.artifact)
+        if drop > max_accuracy_drop:
+            failed.append(
+                f"accuracy: {drop:.2f} points lost on {report.accuracy.metric}, {max_accuracy_drop:g} allowed"
+            )
+    return failed
+
+
+def labels_differ(manifest: Manifest, golden: Golden) -> list[str]:
+    """Whether the labels stand in the checkpoint's order; a wrong order turns every answer around."""
+    if manifest.labels == golden.labels:
+        return []
+    return [f"labels: {', '.join(manifest.labels)}, where the checkpoint has {', '.join(golden.labels)}"]
+
+
+def differences(golden: Golden, outputs: Sequence[Mapping[str, NDArray[np.float32]]]) -> tuple[float, float]:
+    """Largest difference from PyTorch, and the largest as a share of that output's largest value.
+
+    Outputs that are minus infinity, which rows that only pad a vocabulary are, must be so on both sides; a difference
+    there, or a value that is no number, counts as infinite.
+    """
+    largest = relative = 0.0
+    for name in golden.outputs[0]:
+        want = np.concatenate([each[name].ravel() for each in golden.outputs]).astype(np.float64)
+        got = np.concatenate([each[name].ravel() for each in outputs]).astype(np.float64)
+        finite = np.isfinite(want)
+        if not np.array_equal(finite, np.isfinite(got)) or np.isnan(got).any():
+            return float("inf"), float("inf")
+        difference = float(np.abs(want - got)[finite].max())
+        largest = max(largest, difference)
+        relative = max(relative, difference / float(np.abs(want[finite]).max()))
+    return largest, relative
+
+
+def agreements(
+    manifest: Manifest, golden: Golden, outputs: Sequence[Mapping[str, NDArray[np.float32]]]
+) -> tuple[float | None, float | None]:
+    """Share of the decisions that are the same by name, of all and of those that the tolerance cannot turn.
+
+    A decision is clear where the best label leads by more than twice the tolerance. None: the head decides nothing.
+    """
+    kind = kind_of(manifest.problem_type, len(golden.labels))
+    if manifest.head not in ("sequence_classification", "token_classification") or kind == "regression":
+        return None, None
+    want, got = (
+        np.concatenate([each["logits"].reshape(-1, each["logits"].shape[-1]) for each in side])
+        for side in (golden.outputs, outputs)
+    )
+    least = 2 * (manifest.tolerance or 0.0) * float(np.abs(want).max())
+    if kind == "multi_label":
+        same, clear = decide(kind, want) == decide(kind, got), np.abs(want) > least
+    else:
+        names = np.array(manifest.labels), np.array(golden.labels)
+        same = names[1][decide(kind, want)] == names[0][decide(kind, got)]
+        ordered = np.sort(want, axis=1)
+        clear = ordered[:, -1] - ordered[:, -2] > least
+    return float(same.mean()), float(same[clear].mean()) if clear.any() else None
+
+
+def clock(runs: Sequence[Run], max_length: int) -> list[dict[str, float]]:
+    """Least time of a call of each model, by shape, milliseconds.
+
+    The models take turns, so that whatever else the machine does falls on all alike; it only ever adds time, which is
+    why the least counts.
+    """
+    found: list[dict[str, float]] = [{} for _ in runs]
+    for rows, length in SHAPES:
+        tokens = min(length, max_length)
+        ids = (np.arange(rows * tokens).reshape(rows, tokens) % 97) + 1
+        mask, types = np.ones_like(ids), np.zeros_like(ids)
+        times: list[list[float]] = [[] for _ in runs]
+        for run in runs:
+            run(ids, mask, types)  # the first call of a shape prepares
+        until = time.perf_counter() + _SECONDS
+        while len(times[0]) < _ROUNDS and (len(times[0]) < 3 or time.perf_counter() < until):
+            for place, run in enumerate(runs):
+                start = time.perf_counter()
+                run(ids, mask, types)
+                times[place].append(1e3 * (time.perf_counter() - start))
+        for place, each in enumerate(times):
+            found[place][f"{rows}x{tokens}"] = min(each)
+    return found
+
+
+def machine() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
