@@ -4,7 +4,7 @@
 #include "ops/attention/driver.h"
 #include "ops/embedding/driver.h"
 #include "ops/grouped_linear/avx2.h"
-#include "ops/grouped_linear/driver.h"
+#include "ops/grouped_linear/widening.h"
 #include "ops/layer_norm/driver.h"
 #include "ops/quantize/driver.h"
 
@@ -12,8 +12,8 @@ namespace sqb {
 
 extern const Kernels kAvx2;
 const Kernels kAvx2 = {"avx2",
-                         false,
-                         Driver<Avx2Tile>::linear,
+                         true,
+                         WideningDriver<Avx2Tile>::linear,
                          quantize_rows,
                          AttentionDriver<Avx2Tile16>::run,
                          layer_norm_rows,

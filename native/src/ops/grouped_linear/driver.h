@@ -4,8 +4,7 @@
 // Tile::rows(vectors) rows, equal in height within one, so that none is too low to hide the latency of its sums.
 #pragma once
 
-#include "ops/activation.h"
-#include "ops/grouped_linear.h"
+#include "ops/grouped_linear/finish.h"
 
 namespace sqb {
 namespace {
@@ -20,28 +19,6 @@ constexpr int kMostTileRows = 12;
 #else
 #define SQB_VECTOR_REGISTER "r"
 #endif
-
-// What follows the sums of a tile, where it is fused with them (Tile::kFused). Only what the model's layers need.
-enum class Ending {
-  plain,   // one block, no activation
-  gelu,    // one block
-  zero,    // one block, with a zero point, no activation
-  first,   // of several blocks: start y
-  middle,  // add to y
-  last,    // add to y, scale, add the bias
-  separate
-};
-
-struct Following {
-  const float* x_scale;  // of the tile's first row; x_step to the next
-  const int32_t* zero;
-  ptrdiff_t x_step;
-  const float* w_scale;  // of the panel, 64 each
-  const float* bias;
-  const float* w_sum;
-  float* y;
-  ptrdiff_t y_stride;
-};
 
 // Tile::sums<rows, vectors>(a, a_stride, b, steps, start, sums): for each row r and each output channel c,
 //   sums[r * vectors * 16 + c] = start + sum over `steps` times four channels of a[r] and b.
@@ -100,20 +77,7 @@ struct Driver {
     for (int r = 0; r < rows; ++r) {
       const F32x16 x_scale = set1(*x_scale_at);
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) {
-        F32x16 t{Tile::to_float(c[r][v])};
-        // fma(0, w_sum, t) is t: the zero point may be left out where there is none.
-        if constexpr (ending == Ending::zero)
-          t = fma(set1(static_cast<float>(then.zero[r * then.x_step])), load(then.w_sum + 16 * v), t);
-        if constexpr (ending == Ending::middle || ending == Ending::last)
-          t = fma(t, x_scale, load(y + 16 * v));
-        else
-          t = t * x_scale;
-        if constexpr (ending != Ending::first && ending != Ending::middle)
-          t = fma(t, load(then.w_scale + 16 * v), load(then.bias + 16 * v));
-        if constexpr (ending == Ending::gelu) t = gelu(t);
-        store(y + 16 * v, t);
-      }
+      for (int v = 0; v < vectors; ++v) follow<ending>(F32x16{Tile::to_float(c[r][v])}, x_scale, then.zero + r * then.x_step, then, v, y);
       x_scale_at += then.x_step;
       y += then.y_stride;
     }
@@ -157,61 +121,6 @@ struct Driver {
     SQB_ENDING(last)
 #undef SQB_ENDING
     return nullptr;
-  }
-
-  static Ending ending_of(const LinearCall& call, int block, bool has_zero) {
-    const int blocks = call.weights->blocks;
-    if (blocks > 1) {
-      if (has_zero || call.activation != Activation::none) return Ending::separate;
-      return block == 0 ? Ending::first : block == blocks - 1 ? Ending::last : Ending::middle;
-    }
-    if (has_zero) return call.activation == Activation::none ? Ending::zero : Ending::separate;
-    return call.activation == Activation::none ? Ending::plain : call.activation == Activation::gelu ? Ending::gelu : Ending::separate;
-  }
-
-  // What wide entries add to the sums of one row; see ops/quantize.h.
-  static void add_wide(const LinearWeights& w, const uint8_t* b, int width, const Wide* wide, int count, int32_t* start) {
-    const uint32_t minus = w.plus128 ? 128 : 0;
-    for (int i = 0; i < count; ++i) {
-      const uint8_t* quad = b + static_cast<ptrdiff_t>(wide[i].place / 4) * width * 4;
-      const int shift = 24 - 8 * (wide[i].place % 4);
-      const int32_t excess = wide[i].excess;
-      for (int c = 0; c < width; ++c) {
-        uint32_t four;
-        std::memcpy(&four, quad + 4 * c, 4);
-        // The byte, its sign spread: shifted to the top and back.
-        const int32_t byte = minus ? static_cast<int32_t>((four << shift) >> 24) - 128
-                                   : static_cast<int32_t>(four << shift) >> 24;
-        start[c] += excess * byte;
-      }
-    }
-  }
-
-  template <Activation activation>
-  static void finish(const LinearCall& call, const Panel& panel, int p, int block, int row, int rows, const int32_t* sums) {
-    const LinearWeights& w = *call.weights;
-    const bool first = block == 0, last = block == w.blocks - 1;
-    const int width = panel.vectors * 16;
-    const float* w_sum = w.sums + (static_cast<ptrdiff_t>(p) * w.blocks + block) * 64;
-    for (int r = 0; r < rows; ++r) {
-      const ptrdiff_t place = static_cast<ptrdiff_t>(row + r) * call.x->blocks + (panel.group - call.x_first_group) * w.blocks + block;
-      const F32x16 x_scale = set1(call.x->scale[place]);
-      const F32x16 zero = set1(static_cast<float>(call.x->zero[place]));
-      float* y = call.y + (row + r) * call.y_stride + panel.column - call.y_column;
-      for (int v = 0; v < panel.vectors; ++v) {
-        const int valid = panel.columns - 16 * v;
-        F32x16 t = fma(zero, load(w_sum + 16 * v), load_int32(sums + r * width + 16 * v));
-        if (first)
-          t = t * x_scale;
-        else
-          t = fma(t, x_scale, valid >= 16 ? load(y + 16 * v) : load_first(y + 16 * v, valid));
-        if (last) t = activate<activation>(fma(t, load(w.scale + p * 64 + 16 * v), load(w.bias + p * 64 + 16 * v)));
-        if (valid >= 16)
-          store(y + 16 * v, t);
-        else
-          store_first(y + 16 * v, t, valid);
-      }
-    }
   }
 
   template <Activation activation>
@@ -259,7 +168,7 @@ struct Driver {
               const ptrdiff_t place = static_cast<ptrdiff_t>(row + r) * x.blocks + x_block;
               const int32_t value = start[r];
               for (int c = 0; c < width; ++c) start[r * width + c] = value;
-              add_wide(w, b, width, x.wide + place * kMostWide, x.wide_count[place], start + r * width);
+              add_wide(w, b, 4 * width, width, x.wide + place * kMostWide, x.wide_count[place], start + r * width);
             }
           }
           const int8_t* a = x.values + row * x.row_stride + static_cast<ptrdiff_t>(x_block) * x.block_stride;
@@ -274,7 +183,7 @@ struct Driver {
             continue;
           }
           (tile < high_tiles ? high_fn : low_fn)(a, x.row_stride, b, w.block_padded / 4, start, full, sums);
-          finish<activation>(call, panel, p, block, row, rows, sums);
+          finish<activation>(call, panel, p, block, row, rows, 0, panel.vectors, sums);
           row += rows;
         }
       }

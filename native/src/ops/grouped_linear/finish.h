@@ -1,0 +1,110 @@
+// What comes before and after the sums of a tile where they go through memory: wide entries, scales, bias, activation.
+#pragma once
+
+#include <cstring>
+
+#include "ops/activation.h"
+#include "ops/grouped_linear.h"
+
+namespace sqb {
+namespace {
+
+// What follows the sums of a tile of whole vectors. Only what the model's layers need; the rest is `separate`.
+enum class Ending {
+  plain,   // one block, no activation
+  gelu,    // one block
+  zero,    // one block, with a zero point, no activation
+  first,   // of several blocks: start y
+  middle,  // add to y
+  last,    // add to y, scale, add the bias
+  separate
+};
+
+struct Following {
+  const float* x_scale;  // of the tile's first row; x_step to the next
+  const int32_t* zero;
+  ptrdiff_t x_step;
+  const float* w_scale;  // of the panel, 64 each
+  const float* bias;
+  const float* w_sum;
+  float* y;
+  ptrdiff_t y_stride;
+};
+
+inline Ending ending_of(const LinearCall& call, int block, bool has_zero) {
+  const int blocks = call.weights->blocks;
+  if (blocks > 1) {
+    if (has_zero || call.activation != Activation::none) return Ending::separate;
+    return block == 0 ? Ending::first : block == blocks - 1 ? Ending::last : Ending::middle;
+  }
+  if (has_zero) return call.activation == Activation::none ? Ending::zero : Ending::separate;
+  return call.activation == Activation::none ? Ending::plain : call.activation == Activation::gelu ? Ending::gelu : Ending::separate;
+}
+
+// Sixteen sums of one row on their way to y, vector v of the panel.
+template <Ending ending>
+[[gnu::always_inline]] inline void follow(F32x16 t, F32x16 x_scale, const int32_t* zero, const Following& then, int v, float* y) {
+  // fma(0, w_sum, t) is t: the zero point may be left out where there is none.
+  if constexpr (ending == Ending::zero) t = fma(set1(static_cast<float>(*zero)), load(then.w_sum + 16 * v), t);
+  if constexpr (ending == Ending::middle || ending == Ending::last)
+    t = fma(t, x_scale, load(y + 16 * v));
+  else
+    t = t * x_scale;
+  if constexpr (ending != Ending::first && ending != Ending::middle)
+    t = fma(t, load(then.w_scale + 16 * v), load(then.bias + 16 * v));
+  if constexpr (ending == Ending::gelu) t = gelu(t);
+  store(y + 16 * v, t);
+}
+
+// What wide entries add to the sums of one row, over `width` output channels of a block b; see ops/quantize.h. quad_step:
+// bytes from four channels to the next four.
+inline void add_wide(const LinearWeights& w, const uint8_t* b, ptrdiff_t quad_step, int width, const Wide* wide, int count,
+                     int32_t* start) {
+  const uint32_t minus = w.plus128 ? 128 : 0;
+  for (int i = 0; i < count; ++i) {
+    const uint8_t* quad = b + wide[i].place / 4 * quad_step;
+    const int shift = 24 - 8 * (wide[i].place % 4);
+    const int32_t excess = wide[i].excess;
+    for (int c = 0; c < width; ++c) {
+      uint32_t four;
+      std::memcpy(&four, quad + 4 * c, 4);
+      // The byte, its sign spread: shifted to the top and back.
+      const int32_t byte = minus ? static_cast<int32_t>((four << shift) >> 24) - 128 : static_cast<int32_t>(four << shift) >> 24;
+      start[c] += excess * byte;
+    }
+  }
+}
+
+// Rows row .. row + rows of the call, vectors first_vector .. first_vector + vectors of panel p, one block of channels.
+// sums: [rows][vectors * 16].
+template <Activation activation>
+inline void finish(const LinearCall& call, const Panel& panel, int p, int block, int row, int rows, int first_vector,
+                   int vectors, const int32_t* sums) {
+  const LinearWeights& w = *call.weights;
+  const bool first = block == 0, last = block == w.blocks - 1;
+  const float* w_sum = w.sums + (static_cast<ptrdiff_t>(p) * w.blocks + block) * 64 + 16 * first_vector;
+  const float* w_scale = w.scale + p * 64 + 16 * first_vector;
+  const float* bias = w.bias + p * 64 + 16 * first_vector;
+  for (int r = 0; r < rows; ++r) {
+    const ptrdiff_t place = static_cast<ptrdiff_t>(row + r) * call.x->blocks + (panel.group - call.x_first_group) * w.blocks + block;
+    const F32x16 x_scale = set1(call.x->scale[place]);
+    const F32x16 zero = set1(static_cast<float>(call.x->zero[place]));
+    float* y = call.y + (row + r) * call.y_stride + panel.column - call.y_column + 16 * first_vector;
+    for (int v = 0; v < vectors; ++v) {
+      const int valid = panel.columns - 16 * (first_vector + v);
+      F32x16 t = fma(zero, load(w_sum + 16 * v), load_int32(sums + (r * vectors + v) * 16));
+      if (first)
+        t = t * x_scale;
+      else
+        t = fma(t, x_scale, valid >= 16 ? load(y + 16 * v) : load_first(y + 16 * v, valid));
+      if (last) t = activate<activation>(fma(t, load(w_scale + 16 * v), load(bias + 16 * v)));
+      if (valid >= 16)
+        store(y + 16 * v, t);
+      else
+        store_first(y + 16 * v, t, valid);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sqb
