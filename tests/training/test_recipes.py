@@ -54,6 +54,25 @@ def test_every_field_is_described() -> None:
         assert set(describe_fields(settings)) == set(settings.__dataclass_fields__)
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "hours"), [("one-gpu-1h", "small", 1), ("one-gpu-24h", "base", 23), ("paper", "base", 12)]
+)
+def test_projected_time_is_that_of_the_flop(name: str, size: str, hours: float) -> None:
+    """At the rate that the description states: so many TFLOP/s, or 40 % of an H200's 989."""
+    recipe = load_recipe(name)
+    flops = sum(
+        phase.steps
+        * phase.batch_size
+        * training_flops(SIZES[size], length=phase.length, masking_rate=0.15, mlm_only=False)
+        for phase in recipe.phases
+    )
+    stated = re.search(r"at (\d+) TFLOP/s", recipe.description)
+    rate = float(stated[1]) * 1e12 if stated else 0.4 * 989e12
+    assert flops / rate / 3600 == pytest.approx(hours, rel=0.04)
+    number = {1: "one hour"}.get(hours, f"{hours} h")
+    assert number in recipe.description
+
+
 def test_changes_by_name_and_place() -> None:
     changes = ["phases.1.steps=10", "seed = 7", "optimizer=adamw", "clip=0", "compile=true", 'precision="bf16"']
     recipe = load_recipe("paper", changes)
@@ -87,6 +106,8 @@ def test_changes_by_name_and_place() -> None:
         ("optimizer=sgd", r"recipe: optimizer must be one of lamb, adamw, not 'sgd'"),
         ("compile=1", r"recipe: compile must be true or false, not 1"),
         ("dropout=1", r"recipe: dropout must be at least 0 and below 1, not 1\.0"),
+        ("seed=9223372036854775808", r"recipe: seed must be below 2 \*\* 63, not 9223372036854775808"),
+        ("weight_decay=0", r"recipe: lamb has no trust ratio where weight_decay is 0.*set adapt_undecayed=true, or .*"),
         ("masking_rate=2", r"masking: rate must lie between 0 and 1, not 2\.0"),
         ("seed", r"--set seed: write key=value"),
     ],
@@ -106,6 +127,9 @@ def test_own_file(tmp_path: Path) -> None:
         load_recipe(str(path))
     path.write_text("description = ")
     with pytest.raises(InputError, match=r"mine\.toml: not valid TOML \("):
+        load_recipe(str(path))
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=r"mine\.toml: not a text file in UTF-8"):
         load_recipe(str(path))
     with pytest.raises(
         InputError, match=r"recipe 'nothing' is unknown; use one of distil-laptop, .*, or a \.toml file"

@@ -179,6 +179,13 @@ class Recipe:
             _check(name, value, 0 <= value < float("inf"), "at least 0")
         for name in ("dropout", "beta2"):
             _check(name, getattr(self, name), 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        # torch's generators take 64 bits.
+        _check("seed", self.seed, self.seed < 2**63, "below 2 ** 63")
+        if self.optimizer == "lamb" and not self.weight_decay and not self.adapt_undecayed:
+            raise InputError(
+                "recipe: lamb has no trust ratio where weight_decay is 0, as in NVIDIA's; "
+                "set adapt_undecayed=true, or optimizer=adamw"
+            )
         _check("short_probability", self.short_probability, 0 <= self.short_probability <= 1, "within 0..1")
         self.masking()
 
@@ -240,7 +247,10 @@ def load_recipe(name: str, changes: Sequence[str] = ()) -> Recipe:
     if name in recipe_names():
         where, text = name, (resources.files("squeezebert.recipes") / f"{name}.toml").read_text(encoding="utf-8")
     elif Path(name).is_file():
-        where, text = name, Path(name).read_text(encoding="utf-8")
+        try:
+            where, text = name, Path(name).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise InputError(f"{name}: not a text file in UTF-8; save it as UTF-8") from None
     else:
         raise InputError(f"recipe {name!r} is unknown; use one of {', '.join(recipe_names())}, or a .toml file")
     try:
