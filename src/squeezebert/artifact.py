@@ -97,6 +97,19 @@ def is_artifact(folder: str | Path) -> bool:
     return isinstance(values, Mapping) and str(values.get("format", "")).startswith(_FAMILY)
 
 
+def check_target(folder: str | Path) -> None:
+    """Refuse to replace what is no artifact: it could be the checkpoint itself, or a user's folder.
+
+    Raises:
+        InputError: ``folder`` is a file, or holds something else.
+    """
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not is_artifact(folder):
+        raise InputError(f"{folder}: holds other files, which would be lost; give a new folder")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; give a folder to write to")
+
+
 def read_manifest(folder: str | Path) -> Manifest:
     """Read what ``config.json`` says.
 

@@ -109,7 +109,7 @@ def export(
     chosen = precision or module.PRECISIONS[-1]
     if chosen not in module.PRECISIONS:
         raise InputError(f"--precision {chosen}: {format} has {', '.join(module.PRECISIONS)}")
-    check_target(Path(folder))
+    artifact.check_target(folder)
 
     from squeezebert.export import golden as goldens
     from squeezebert.export import graph as graphs
@@ -172,18 +172,6 @@ def converter(format: str) -> Converter:
     for package in module.PACKAGES:
         require(package, format)
     return cast("Converter", module)
-
-
-def check_target(folder: Path) -> None:
-    """Refuse to replace what is no artifact: it could be the checkpoint itself, or a user's folder.
-
-    Raises:
-        InputError: ``folder`` is a file, or holds something else.
-    """
-    if folder.is_dir() and any(folder.iterdir()) and not artifact.is_artifact(folder):
-        raise InputError(f"{folder}: holds other files, which would be lost; give a new folder")
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; give a folder to write to")
 
 
 def write(format: str, graph: Graph, folder: Path, precision: str) -> artifact.Manifest:

@@ -88,7 +88,7 @@ def export(source: str | Path, folder: str | Path) -> None:
         MissingExtraError: As :func:`quantize`.
         OSError: ``folder`` cannot be written, or the disk is full.
     """
-    _check_target(Path(folder))
+    artifact.check_target(folder)
     model = quantize(source)
     with atomic_folder(folder) as target:
         with safetensors_errors(Path(folder) / artifact.WEIGHTS):
@@ -97,14 +97,6 @@ def export(source: str | Path, folder: str | Path) -> None:
             model.checkpoint.tokenizer.save(target)
         write_json(target / artifact.CONFIG, model.config)
         (target / artifact.WEIGHTS).chmod((target / artifact.CONFIG).stat().st_mode)
-
-
-def _check_target(folder: Path) -> None:
-    """Refuse to replace what is no artifact: it could be the checkpoint itself, or a user's folder."""
-    if folder.is_dir() and any(folder.iterdir()) and not artifact.is_artifact(folder):
-        raise InputError(f"{folder}: holds other files, which would be lost; give a new folder")
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; give a folder to write to")
 
 
 def config_values(config: ModelConfig, manifest: artifact.Manifest) -> dict[str, Any]:

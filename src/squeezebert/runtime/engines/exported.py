@@ -30,6 +30,9 @@ SESSIONS = ("onnx", "openvino")
 class Session(Protocol):
     """A model inside its runtime."""
 
+    ragged: bool
+    """Whether rows are computed one by one, each at its own length."""
+
     def run(self, ids_BT: NDArray[np.int64], mask_BT: NDArray[np.int64], types_BT: NDArray[np.int64]) -> Arrays:
         """Compute a batch that is padded at the end.
 
@@ -50,6 +53,8 @@ class ExportedEngine:
     Attributes:
         manifest: What is known of it.
     """
+
+    ragged = False
 
     def __init__(self, folder: str | Path, manifest: artifact.Manifest, session: Session) -> None:
         self.manifest = manifest
@@ -86,6 +91,11 @@ class ExportedEngine:
 
         names = ("tokenizer.json", "vocab.txt")
         return Tokenizer.load(self._folder) if any((self._folder / name).exists() for name in names) else None
+
+    @property
+    def ragged(self) -> bool:
+        """Whether sequences of a batch run each at its own length."""
+        return self._session.ragged
 
     @property
     def labels(self) -> tuple[str, ...]:

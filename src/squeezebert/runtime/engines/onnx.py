@@ -34,6 +34,8 @@ def load(folder: Path, manifest: Manifest, threads: int) -> OnnxSession:
 class OnnxSession:
     """A graph of any batch and length. Any number of threads may call it at once."""
 
+    ragged = False
+
     def __init__(self, session: Any) -> None:
         self._session = session
         self._names = [each.name for each in session.get_inputs()]
