@@ -77,8 +77,12 @@ class Report:
     """What is not good enough, a line each; an artifact that has any was kept by force."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Fields for the manifest."""
-        return {**asdict(self), "failed": list(self.failed)}
+        """Fields for the manifest; a difference that is not finite, which JSON has no word for, is None."""
+        values = {**asdict(self), "failed": list(self.failed)}
+        for name in ("largest_difference", "relative_difference"):
+            if values[name] is not None and not np.isfinite(values[name]):
+                values[name] = None
+        return values
 
     def describe(self) -> list[str]:
         """Lines for people."""
@@ -205,7 +209,7 @@ def differences(golden: Golden, outputs: Sequence[Mapping[str, NDArray[np.float3
         finite = np.isfinite(want)
         if not np.array_equal(finite, np.isfinite(got)) or np.isnan(got).any():
             return float("inf"), float("inf")
-        difference = float(np.abs(want - got)[finite].max())
+        difference = float(np.abs(want[finite] - got[finite]).max())
         largest = max(largest, difference)
         relative = max(relative, difference / float(np.abs(want[finite]).max()))
     return largest, relative

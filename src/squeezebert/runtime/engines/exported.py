@@ -54,8 +54,6 @@ class ExportedEngine:
         manifest: What is known of it.
     """
 
-    ragged = False
-
     def __init__(self, folder: str | Path, manifest: artifact.Manifest, session: Session) -> None:
         self.manifest = manifest
         self._folder = Path(folder)
