@@ -27,7 +27,7 @@ fi
 
 # One module for pages with and without threads: a shared memory exists in both, and only starting workers on it needs
 # an isolated page. 512 MB hold the largest model twice.
-module=("${flags[@]}" -matomics "${engine[@]}" "$native/src/api.cc" -mexec-model=reactor -s
+module=("${flags[@]}" -matomics -mthread-model posix "${engine[@]}" "$native/src/api.cc" -mexec-model=reactor -s
   -Wl,--shared-memory,--import-memory,--max-memory=536870912,--no-check-features -Wl,-z,stack-size=262144
   -Wl,--export=malloc,--export=free,--export=__stack_pointer
   -Wl,--export=sqb_load_memory,--export=sqb_free,--export=sqb_get_info,--export=sqb_run)
