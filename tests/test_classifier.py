@@ -39,7 +39,7 @@ def test_pairs(classifier_folder: Path) -> None:
 
 def test_probabilities_equal_transformers(classifier_folder: Path) -> None:
     pipeline = transformers.pipeline("text-classification", model=str(classifier_folder), device="cpu", top_k=None)
-    classifier = Classifier.load(classifier_folder)
+    classifier = Classifier.load(classifier_folder, engine="torch")
     probabilities = classifier.predict_proba([*GOOD, *BAD])
     assert (probabilities.dtype, probabilities.shape) == (np.float32, (12, 2))
     expected = [{each["label"]: each["score"] for each in row} for row in pipeline([*GOOD, *BAD])]

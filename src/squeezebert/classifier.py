@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from squeezebert.data.examples import Example
     from squeezebert.data.tasks import Kind, Task
     from squeezebert.runtime import Prediction
+    from squeezebert.runtime.engines.choice import EngineName
 
 Dev = tuple[Sequence[str], Sequence[Any]] | tuple[Sequence[str], Sequence[Any], Sequence[str]]
 """Labelled data that choose the best checkpoint: (texts, labels), or (texts, labels, second texts)."""
@@ -47,25 +50,28 @@ class Classifier:
         *,
         batch_size: int = 32,
         max_length: int | None = None,
+        engine: EngineName = "auto",
         device: str = "auto",
         threads: int | None = None,
     ) -> Self:
         """Load a finetuned model.
 
         Args:
-            source: Folder or hub id.
+            source: Folder of a finetuned or an exported model, or a hub id.
             batch_size: Texts run at a time.
             max_length: Tokens kept of each text or pair; None: as many as in finetuning.
+            engine: "native" runs in int8 on the CPU, without torch; "torch" in fp32; "auto" takes the fastest one here,
+                which is native on a CPU and torch on a GPU.
             device: "cpu", "cuda" and so on; "auto": a GPU where there is one.
             threads: Cores to use; None: those that this process may use.
 
         Raises:
-            InputError: The model cannot be read, or is none that classifies texts.
-            MissingExtraError: torch is not installed.
+            InputError: The model cannot be read, is none that classifies texts, or is not for this engine or device.
+            MissingExtraError: The engine needs a package that is not installed.
         """
         classifier = cls(source)
         classifier._predictor = Predictor.load(
-            source, batch_size=batch_size, max_length=max_length, device=device, threads=threads
+            source, batch_size=batch_size, max_length=max_length, engine=engine, device=device, threads=threads
         )
         return classifier
 
@@ -87,7 +93,8 @@ class Classifier:
                 ``regression=True`` a number. Names are kept as strings, so the label 0 comes back as "0".
             pairs: The second text of each, to learn from pairs.
             dev: Data that choose the best checkpoint; None: a tenth of the texts is held out for it.
-            output: Folder that keeps the run: model, log, curves, model card. None: only the model is kept, in memory.
+            output: Folder that keeps the run: model, log, curves, model card. None: only the model is kept, as long as
+                this classifier lives.
             settings: Fields of :class:`squeezebert.training.settings.FinetuneSettings`: ``epochs``, ``batch_size``,
                 ``learning_rate``, ``regression``, ``multi_label`` and so on; not those that name files and columns.
 
@@ -123,8 +130,20 @@ class Classifier:
                 _, held = _examples(task, kind, dev[0], dev[1], dev[2] if len(dev) > 2 else None, "dev ")
                 data = with_dev(task, train, held)
             if finetune(chosen, data) is not None:
-                self._predictor = Predictor.load(folder, device=chosen.device)
+                self._predictor = Predictor.load(self._keep(folder, output is None), device=chosen.device)
         return self
+
+    def _keep(self, folder: Path, temporary: bool) -> Path:
+        """Where the model stays: in ``folder``, or if that goes away, in one that lives as long as this classifier."""
+        if not temporary:
+            return folder
+        from squeezebert import checkpoint
+
+        kept = Path(tempfile.mkdtemp(prefix="squeezebert-"))
+        weakref.finalize(self, shutil.rmtree, kept, ignore_errors=True)
+        for name in (checkpoint.CONFIG, checkpoint.WEIGHTS[0], *checkpoint.VOCABULARIES):
+            shutil.move(folder / name, kept / name)
+        return kept
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -177,10 +196,13 @@ class Classifier:
         return probabilities(predictor.engine.kind, np.stack(logits)).astype(np.float32)
 
     def save(self, folder: str | Path) -> None:
-        """Write model and tokenizer to a folder that :meth:`load`, and ``transformers``, read.
+        """Write model and tokenizer to a folder that :meth:`load` reads.
+
+        Whichever engine runs it, that is the checkpoint in full precision, which ``transformers`` reads too; only a
+        model that was loaded from an export is written as that.
 
         Raises:
-            InputError: There is no model yet, or ``folder`` is a file.
+            InputError: There is no model yet, what it was loaded from has changed since, or ``folder`` is a file.
             OSError: It cannot be written, or the disk is full.
         """
         self._fitted.engine.save(folder, self._fitted.tokenizer)

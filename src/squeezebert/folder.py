@@ -35,6 +35,16 @@ def is_size(source: str | Path) -> bool:
     return str(source) in SIZES and not Path(source).exists()
 
 
+def refuse_size(source: str | Path) -> None:
+    """Refuse to predict with random weights.
+
+    Raises:
+        InputError: ``source`` is a size name.
+    """
+    if is_size(source):
+        raise InputError(f"{source}: a size name stands for random weights, which predict nothing; finetune it first")
+
+
 def resolve(source: str | Path) -> Path:
     """Folder of a checkpoint: ``source`` itself, or the hub's copy, fetched where it is not in the cache.
 

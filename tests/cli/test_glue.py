@@ -139,7 +139,7 @@ def test_submit_answers_what_there_is(
         lines = archive.read("AX.tsv").decode().split("\n")
         values = archive.read("STS-B.tsv").decode().split("\n")[1:-1]
     # What the model itself says of the diagnostics, in MNLI's words.
-    classifier = Classifier.load(suite / "mnli", device="cpu")
+    classifier = Classifier.load(suite / "mnli", engine="torch", device="cpu")
     rows = (suite.parent / "glue" / "diagnostic" / "diagnostic.tsv").read_text().splitlines()[1:]
     texts, pairs = zip(*(row.split("\t")[1:3] for row in rows), strict=True)
     expected = [prediction.label for prediction in classifier.predict(texts, pairs)]

@@ -33,7 +33,7 @@ def relative(got: Any, want: Any) -> float:
 )
 def test_equals_numpy_reference(save_checkpoint: Callable[..., Path], tmp_path: Path, changes: dict[str, Any]) -> None:
     export(save_checkpoint(**changes), tmp_path / "artifact")
-    reference = ReferenceModel(tmp_path / "artifact")
+    reference = ReferenceModel.load(tmp_path / "artifact")
     ids, types = tokens()
     results = {
         name: NativeEngine.load(tmp_path / "artifact", threads=2, instruction_set=name).run_ragged(

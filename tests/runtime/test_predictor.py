@@ -32,6 +32,7 @@ class Spy:
     max_length: int = 64
     default_length: int = 32
     pair: bool | None = None
+    ragged: bool = False
     sizes: list[tuple[int, ...]] = field(default_factory=list)
 
     def save(self, folder: Any, tokenizer: Any) -> None: ...
@@ -76,6 +77,14 @@ def test_sorted_windows_pad_little(tokenizer: Tokenizer) -> None:
     real = sum(len(tokenizer.encode(row, max_length=32).input_ids) for row in rows)
     assert max(batch for batch, _ in spy.sizes) == 16
     assert grid / real < 1.3  # widths are multiples of 8; in the order given it is 1.8
+
+
+def test_an_engine_of_ragged_batches_gets_no_padding_to_like_shapes(tokenizer: Tokenizer) -> None:
+    spy = Spy(ragged=True)
+    rows = [("w1 " * count, None) for count in (9, 1, 6)]
+    logits = [row.tolist() for row in Predictor(spy, tokenizer).logits(rows)]
+    assert spy.sizes == [(3, 11)]  # the longest, with its two special tokens
+    assert logits == [expected(tokenizer, text) for text, _ in rows]
 
 
 def test_stream_reads_one_window_ahead_and_keeps_nothing(tokenizer: Tokenizer) -> None:

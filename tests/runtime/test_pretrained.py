@@ -7,7 +7,9 @@ import torch
 
 from squeezebert import checkpoint
 from squeezebert.errors import InputError
-from squeezebert.runtime.pretrained import fill_mask, in_order_probability, load_pretrained
+from squeezebert.runtime.engines.choice import load_masked_lm
+from squeezebert.runtime.fill_mask import fill_mask
+from squeezebert.runtime.pretrained import in_order_probability, load_pretrained
 from squeezebert.tokenizer import Tokenizer
 
 
@@ -24,7 +26,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory, pretraining_corpus: Pat
 def test_guesses_are_the_likeliest_ordinary_tokens_of_each_gap(pretrained: Path) -> None:
     from transformers import SqueezeBertForMaskedLM
 
-    guesses = fill_mask(load_pretrained(pretrained, "masked_lm"), "a [MASK] b . [MASK] c", top=3)
+    guesses = fill_mask(load_masked_lm(pretrained, engine="torch"), "a [MASK] b . [MASK] c", top=3)
     tokenizer = Tokenizer.load(pretrained)
     ids = tokenizer.encode("a [MASK] b . [MASK] c").input_ids
     reference = SqueezeBertForMaskedLM.from_pretrained(pretrained).eval()
@@ -40,7 +42,7 @@ def test_guesses_are_the_likeliest_ordinary_tokens_of_each_gap(pretrained: Path)
 
 
 def test_more_guesses_than_tokens_are_all_tokens(pretrained: Path) -> None:
-    (gap,) = fill_mask(load_pretrained(pretrained, "masked_lm"), "[MASK]", top=1000)
+    (gap,) = fill_mask(load_masked_lm(pretrained, engine="torch"), "[MASK]", top=1000)
     assert sorted(guess.token for guess in gap) == sorted([".", *"abcdefghijklmnop"])
     assert sum(guess.probability for guess in gap) == pytest.approx(1.0)
 
@@ -60,9 +62,9 @@ def test_order_is_the_head_s_first_class(pretrained: Path) -> None:
 def test_faults_are_told_in_one_line(pretrained: Path, classifier_folder: Path, tmp_path: Path) -> None:
     loaded = load_pretrained(pretrained, "pretraining")
     with pytest.raises(InputError, match=r"has no gap; write \[MASK\]"):
-        fill_mask(load_pretrained(pretrained, "masked_lm"), "a b")
+        fill_mask(load_masked_lm(pretrained, engine="torch"), "a b")
     with pytest.raises(InputError, match="more than the 512 tokens"):
-        fill_mask(load_pretrained(pretrained, "masked_lm"), "[MASK]" + " a" * 510)
+        fill_mask(load_masked_lm(pretrained, engine="torch"), "[MASK]" + " a" * 510)
     with pytest.raises(InputError, match="more than the 512 tokens"):
         in_order_probability(loaded, "a " * 255, "b " * 255)
     with pytest.raises(InputError, match="has no masked language model's head, but sequence_classification"):
@@ -74,4 +76,4 @@ def test_faults_are_told_in_one_line(pretrained: Path, classifier_folder: Path, 
     with pytest.raises(InputError, match="has no sentence-order head, but masked_lm"):
         load_pretrained(tmp_path / "masked", "pretraining")
     with pytest.raises(InputError, match=r"has no vocabulary; put its vocab\.txt there"):
-        load_pretrained(tmp_path / "masked", "masked_lm")
+        load_masked_lm(tmp_path / "masked", engine="torch")

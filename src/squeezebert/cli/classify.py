@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted --output")
     parser.add_argument("--json", action="store_true", help="print JSON lines, with the score of every label")
-    add_predictor_arguments(parser)
+    add_predictor_arguments(parser, engine="auto")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -201,6 +201,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         "--pair-column": args.pair_column,
         "--batch-size": args.batch_size,
         "--max-length": args.max_length,
+        "--engine": args.engine,
         "--device": args.device,
         "--threads": args.threads,
     }

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pair-column", metavar="NAME", help="column of the second text, for a model of pairs")
     parser.add_argument("--label-column", metavar="NAME", help="column of the label in --input (label)")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="folder for metrics.json and predictions.jsonl")
-    add_predictor_arguments(parser)
+    add_predictor_arguments(parser, engine="torch")
 
 
 def run(args: argparse.Namespace) -> None:

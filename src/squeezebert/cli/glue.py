@@ -221,7 +221,10 @@ def _submit(args: argparse.Namespace) -> None:
         if file in untrained or file in unfetched:
             print(f"{file.name}: left out ({'no test set' if file in unfetched else f'no model of {file.model}'})")
             continue
-        predictor = Predictor.load(args.suite / file.model, batch_size=args.batch_size, device=args.device)
+        # In full precision, as the suite's own scores are.
+        predictor = Predictor.load(
+            args.suite / file.model, batch_size=args.batch_size, engine="torch", device=args.device
+        )
         engine = predictor.engine
         predictions[file.name] = answer(file, data_dir, predictor.logits, kind=engine.kind, labels=engine.labels)
         print(f"{file.name}: {file.rows:,} rows", flush=True)

@@ -21,6 +21,7 @@ from squeezebert.runtime import Prediction
 if TYPE_CHECKING:
     from squeezebert.data.tasks import Kind
     from squeezebert.runtime.engines import Engine
+    from squeezebert.runtime.engines.choice import EngineName
     from squeezebert.tokenizer import Tokenizer
 
 # Enough for batches of nearly equal lengths, little enough for tens of megabytes at 512 tokens a row.
@@ -60,26 +61,31 @@ class Predictor:
         *,
         batch_size: int = 32,
         max_length: int | None = None,
+        engine: EngineName = "auto",
         device: str = "auto",
         threads: int | None = None,
     ) -> Predictor:
-        """Load a checkpoint, through torch.
+        """Load a model.
 
         Args:
-            source: Folder or hub id.
+            source: Folder of an exported model or of a checkpoint, or a hub id.
             batch_size: Texts run at a time.
             max_length: Tokens kept of each text or pair; None: as many as in finetuning.
+            engine: "native" runs in int8 on the CPU, without torch; "torch" in fp32, which equals ``transformers`` to
+                1e-5; "auto" takes the fastest one here (:data:`squeezebert.runtime.engines.choice.ENGINES`).
             device: "cpu", "cuda" and so on; "auto": a GPU where there is one.
             threads: Cores to use; None: those that this process may use.
 
         Raises:
-            InputError: The checkpoint cannot be read, or lacks a vocabulary.
-            MissingExtraError: torch is not installed.
+            InputError: The model cannot be read, lacks a vocabulary, or is not for this engine or device.
+            MissingExtraError: The engine needs a package that is not installed.
         """
-        from squeezebert.runtime.engines.torch import TorchEngine
+        from squeezebert.runtime.engines.choice import load_classifier
 
-        engine = TorchEngine.load(source, device=device, threads=threads)
-        return cls(engine, engine.tokenizer, batch_size=batch_size, max_length=max_length)
+        loaded = load_classifier(source, engine=engine, device=device, threads=threads)
+        if loaded.tokenizer is None:
+            raise InputError(f"{source}: no tokenizer.json or vocab.txt beside the weights; put the model's own there")
+        return cls(loaded, loaded.tokenizer, batch_size=batch_size, max_length=max_length)
 
     @property
     def window(self) -> int:
@@ -135,9 +141,9 @@ class Predictor:
                 rows,
                 indices=indices,
                 pad_id=self.tokenizer.pad_id,
-                pad_to_multiple=8,
+                pad_to_multiple=1 if self.engine.ragged else 8,
                 max_width=self.engine.max_length,
-                unpad=True,
+                unpad=not self.engine.ragged,
             )
             logits[indices] = self.engine.run(batch)
         return logits

@@ -1,22 +1,17 @@
-"""What a pretrained model knows without finetuning: words for gaps, and the order of two passages."""
+"""What a pretrained model knows without finetuning, through torch: words for gaps, and the order of two passages."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from squeezebert import checkpoint
 from squeezebert.checkpoint import Loaded
 from squeezebert.errors import InputError
-
-
-class Guess(NamedTuple):
-    """A token for a gap."""
-
-    token: str
-    probability: float
 
 
 def load_pretrained(source: str | Path, head: str) -> Loaded:
@@ -41,39 +36,30 @@ def load_pretrained(source: str | Path, head: str) -> Loaded:
     return loaded
 
 
-def fill_mask(loaded: Loaded, text: str, *, top: int = 5) -> list[list[Guess]]:
-    """Guess the tokens behind each ``[MASK]`` of a text.
+class TorchMaskedModel:
+    """A masked language model in fp32, on the CPU.
 
-    Args:
-        loaded: With a masked language model.
-        text: Holds ``[MASK]`` once or more.
-        top: Guesses for each gap, likeliest first.
-
-    Returns:
-        Guesses gap by gap; the probabilities are those of each gap alone.
-
-    Raises:
-        InputError: The text has no gap, or is too long.
+    Attributes:
+        tokenizer: Its vocabulary.
+        max_length: Longest sequence that it takes, tokens.
     """
-    tokenizer = loaded.tokenizer
-    assert tokenizer is not None
-    longest = loaded.config.max_position_embeddings
-    encoding = tokenizer.encode(text, max_length=longest + 1)
-    if len(encoding.input_ids) > longest:
-        raise InputError(f"the text has more than the {longest} tokens that the model takes; shorten it")
-    ids_1T = torch.tensor([encoding.input_ids])
-    gaps = (ids_1T[0] == tokenizer.mask_id).nonzero()[:, 0]
-    if not len(gaps):
-        raise InputError('the text has no gap; write [MASK] in place of a word, as in "the capital of [MASK] is paris"')
-    with torch.inference_mode():
-        logits = loaded.model(ids_1T, masked_positions=gaps).logits.float()
-        # The special tokens are no words; rows that only pad the vocabulary are minus infinity already.
-        logits[:, sorted(tokenizer.special_ids)] = float("-inf")
-        best = logits.softmax(-1).topk(min(top, tokenizer.vocab_size - len(tokenizer.special_ids)))
-    return [
-        [Guess(tokenizer.id_to_token(index) or "", probability) for index, probability in zip(*columns, strict=True)]
-        for columns in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    ]
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._model = loaded.model
+        self.tokenizer = loaded.tokenizer
+        self.max_length: int = loaded.config.max_position_embeddings
+
+    @classmethod
+    def load(cls, source: str | Path) -> TorchMaskedModel:
+        """Load a checkpoint; as :func:`load_pretrained`."""
+        return cls(load_pretrained(source, "masked_lm"))
+
+    @torch.inference_mode()
+    def masked_logits(self, ids_T: Sequence[int], positions: Sequence[int]) -> NDArray[np.float32]:
+        """As :meth:`squeezebert.runtime.fill_mask.MaskedModel.masked_logits`."""
+        output = self._model(torch.tensor([list(ids_T)]), masked_positions=torch.tensor(list(positions)))
+        logits: NDArray[np.float32] = output.logits.float().numpy()
+        return logits
 
 
 def in_order_probability(loaded: Loaded, first: str, second: str) -> float:

@@ -28,7 +28,7 @@ def texts(n: int, longest: int = 60) -> list[str]:
 def test_equal_to_transformers(classifier_folder: Path) -> None:
     model = transformers.AutoModelForSequenceClassification.from_pretrained(classifier_folder).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(classifier_folder)
-    predictor = Predictor.load(classifier_folder)
+    predictor = Predictor.load(classifier_folder, engine="torch")
     rows = texts(20)
     inputs = tokenizer(rows, padding=True, return_tensors="pt")
     with torch.inference_mode():
@@ -41,7 +41,7 @@ def test_equal_to_transformers(classifier_folder: Path) -> None:
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 64])
 def test_a_text_alone_equals_itself_in_a_batch(classifier_folder: Path, batch_size: int) -> None:
     rows = texts(64)
-    predictor = Predictor.load(classifier_folder, batch_size=batch_size)
+    predictor = Predictor.load(classifier_folder, engine="torch", batch_size=batch_size)
     together = np.stack(list(predictor.logits((row, None) for row in rows)))
     alone = np.stack([next(predictor.logits([(row, None)])) for row in rows])
     np.testing.assert_allclose(together, alone, atol=TOLERANCE)
@@ -49,7 +49,7 @@ def test_a_text_alone_equals_itself_in_a_batch(classifier_folder: Path, batch_si
 
 def test_order_is_kept_for_shuffled_lengths(classifier_folder: Path) -> None:
     rows = texts(50)
-    predictor = Predictor.load(classifier_folder, batch_size=4)
+    predictor = Predictor.load(classifier_folder, engine="torch", batch_size=4)
     forward = predictor.predict(rows)
     backward = predictor.predict(rows[::-1])[::-1]
     assert [p.label for p in forward] == [p.label for p in backward]
@@ -57,7 +57,7 @@ def test_order_is_kept_for_shuffled_lengths(classifier_folder: Path) -> None:
 
 
 def test_second_text_counts(classifier_folder: Path) -> None:
-    predictor = Predictor.load(classifier_folder)
+    predictor = Predictor.load(classifier_folder, engine="torch")
     single, pair, swapped = predictor.logits(
         [("good film", None), ("good film", "dull plot"), ("dull plot", "good film")]
     )
@@ -131,4 +131,4 @@ def test_checkpoint_without_vocabulary_is_refused(save_classifier: Callable[...,
     for name in ("tokenizer.json", "vocab.txt"):
         (folder / name).unlink()
     with pytest.raises(InputError, match=r"no tokenizer\.json or vocab\.txt"):
-        TorchEngine.load(folder)
+        Predictor.load(folder, engine="torch")

@@ -32,6 +32,14 @@ class Engine(Protocol):
     """A loaded model, ready to run."""
 
     @property
+    def ragged(self) -> bool:
+        """Whether sequences of a batch run each at its own length, so that like shapes gain nothing."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The vocabulary that the model was trained with; None: there is none beside its weights."""
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Names of the outputs in order."""
 

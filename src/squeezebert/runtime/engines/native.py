@@ -7,9 +7,11 @@ interpreter's lock is released while it runs.
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import sys
 import weakref
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+import squeezebert
 from squeezebert import artifact
 from squeezebert.errors import InputError
-from squeezebert.runtime.engines import kind_of
+from squeezebert.host import usable_cpus
+from squeezebert.runtime.engines.quantized import Origin, QuantizedEngine
 
 if TYPE_CHECKING:
     from squeezebert.data.collate import Batch
-    from squeezebert.data.tasks import Kind
-    from squeezebert.tokenizer import Tokenizer
 
 LIBRARY_VARIABLE = "SQUEEZEBERT_LIBRARY"
 """Environment variable that names the library's file, in place of the one in the package."""
@@ -60,8 +62,9 @@ def library_path() -> Path | None:
     if named:
         return Path(named)
     name = {"win32": "squeezebert.dll", "darwin": "libsqueezebert.dylib"}.get(sys.platform, "libsqueezebert.so")
-    path = Path(__file__).resolve().parents[2] / name
-    return path if path.is_file() else None
+    # An editable installation has two folders: the sources', and the one of what was built.
+    paths = (Path(folder) / name for folder in squeezebert.__path__)
+    return next((path for path in paths if path.is_file()), None)
 
 
 @cache
@@ -80,12 +83,18 @@ def _library() -> ctypes.CDLL:
         raise InputError(f"{path}: cannot be loaded ({error})") from None
     pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
     library.sqb_load.argtypes = [text, ctypes.c_int32, text, ctypes.POINTER(pointer), text, size]
+    library.sqb_load_memory.argtypes = [
+        pointer, size, pointer, size, ctypes.c_int32, text, ctypes.POINTER(pointer), text, size,
+    ]  # fmt: skip
     library.sqb_free.argtypes = [pointer]
     library.sqb_free.restype = None
     library.sqb_get_info.argtypes = [pointer, ctypes.POINTER(_Info)]
     library.sqb_get_info.restype = None
     library.sqb_run.argtypes = [
         pointer, pointer, pointer, pointer, ctypes.c_int32, ctypes.POINTER(_Outputs), text, size,
+    ]  # fmt: skip
+    library.sqb_run_masked.argtypes = [
+        pointer, pointer, pointer, pointer, ctypes.c_int32, pointer, ctypes.c_int32, pointer, text, size,
     ]  # fmt: skip
     library.sqb_instruction_sets.restype = text
     return library
@@ -107,31 +116,16 @@ def _raise(code: int, message: bytes) -> None:
         raise RuntimeError(f"native engine: {text}")
 
 
-class NativeEngine:
-    """An exported model, ready to run. Any number of threads may call it at once.
+class NativeEngine(QuantizedEngine):
+    """An int8 model, ready to run. Any number of threads may call it at once."""
 
-    Attributes:
-        tokenizer: The model's tokenizer; None where the folder has none.
-    """
-
-    def __init__(self, folder: str | Path, *, threads: int | None = None, instruction_set: str | None = None) -> None:
-        self._manifest = artifact.read_manifest(folder)
-        self._folder = Path(folder)
-        library = _library()
-        handle = ctypes.c_void_p()
-        message = ctypes.create_string_buffer(_MESSAGE_BYTES)
-        if threads is not None and threads < 1:
-            raise InputError(f"threads must be at least 1, not {threads}")
-        wanted = None if instruction_set is None else instruction_set.encode()
-        code = library.sqb_load(
-            os.fsencode(folder), threads or 0, wanted, ctypes.byref(handle), message, _MESSAGE_BYTES
-        )
-        _raise(code, message.value)
+    def __init__(self, manifest: artifact.Manifest, origin: Origin, handle: ctypes.c_void_p, tensors: bytes) -> None:
+        super().__init__(manifest, origin)
         self._handle = handle
-        self._free = weakref.finalize(self, library.sqb_free, handle)
-        info = _Info()
-        library.sqb_get_info(handle, ctypes.byref(info))
-        self._info = info
+        # The engine reads the embeddings where they lie, so the bytes live as long as it does.
+        self._free = weakref.finalize(self, _release, handle, tensors)
+        self._info = _Info()
+        _library().sqb_get_info(handle, ctypes.byref(self._info))
 
     @classmethod
     def load(
@@ -147,15 +141,43 @@ class NativeEngine:
         Raises:
             InputError: The folder cannot be read, an argument is out of range, or this installation has no engine.
         """
-        return cls(folder, threads=threads, instruction_set=instruction_set)
+        manifest = artifact.read_manifest(folder)
+        handle = _open(_library().sqb_load, [os.fsencode(folder)], threads, instruction_set)
+        return cls(manifest, Origin.of_artifact(folder), handle, b"")
 
-    @property
-    def tokenizer(self) -> Tokenizer | None:
-        """The vocabulary beside the weights; None: there is none."""
-        from squeezebert.tokenizer import Tokenizer
+    @classmethod
+    def from_checkpoint(
+        cls,
+        source: str | Path,
+        head: str | None = None,
+        *,
+        threads: int | None = None,
+        instruction_set: str | None = None,
+    ) -> NativeEngine:
+        """Load a checkpoint, quantising it in memory.
 
-        names = ("tokenizer.json", "vocab.txt")
-        return Tokenizer.load(self._folder) if any((self._folder / name).exists() for name in names) else None
+        Args:
+            source: Folder or hub id.
+            head: The head that is wanted; None: the one that it carries.
+            threads: Cores to use; None: those that this process may use.
+            instruction_set: One of :func:`instruction_sets`; None: the best.
+
+        Raises:
+            InputError: The checkpoint cannot be read, has a head that the engine lacks, an argument is out of range,
+                or this installation has no engine.
+            MissingExtraError: Its weights are no safetensors, and torch, which reads others, is not installed.
+        """
+        from safetensors.numpy import save
+
+        from squeezebert.export.native import quantize
+
+        library = _library()
+        model = quantize(source, head)
+        origin = Origin.of_checkpoint(model)
+        config, tensors = json.dumps(model.config).encode(), save(model.tensors)
+        parts = [config, len(config), tensors, len(tensors)]
+        handle = _open(library.sqb_load_memory, parts, threads, instruction_set)
+        return cls(model.manifest, origin, handle, tensors)
 
     @property
     def instruction_set(self) -> str:
@@ -167,31 +189,6 @@ class NativeEngine:
     def threads(self) -> int:
         """Cores in use."""
         return int(self._info.threads)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the outputs in order."""
-        return self._manifest.labels
-
-    @property
-    def kind(self) -> Kind:
-        """What the outputs stand for; where the model does not say: regression if there is one, else classes."""
-        return kind_of(self._manifest.problem_type, len(self._manifest.labels))
-
-    @property
-    def max_length(self) -> int:
-        """Longest sequence that the model takes, tokens."""
-        return self._manifest.max_position_embeddings
-
-    @property
-    def default_length(self) -> int:
-        """Length at which texts are cut unless told otherwise, tokens."""
-        return self._manifest.max_length or self.max_length
-
-    @property
-    def pair(self) -> bool | None:
-        """Whether an example is two texts; None: not known."""
-        return self._manifest.pair
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Compute the logits of a batch. *Shape:* ``[B, K]``.
@@ -263,20 +260,56 @@ class NativeEngine:
         _raise(code, message.value)
         return arrays
 
-    def save(self, folder: str | Path, tokenizer: Tokenizer) -> None:
-        """Copy the exported model, with its tokenizer, to a folder.
+    def masked_logits(self, ids_T: Sequence[int], positions: Sequence[int]) -> NDArray[np.float32]:
+        """Score the vocabulary at some places of one sequence, for a masked language model.
+
+        Args:
+            ids_T: Token ids.
+            positions: Places among them.
+
+        Returns:
+            ``[M, V]``; minus infinity in rows that only pad the vocabulary.
 
         Raises:
-            OSError: ``folder`` cannot be written, or the disk is full.
+            InputError: The sequence is empty or too long, an id is outside the vocabulary, a place outside the
+                sequence, or the model has no such head.
         """
-        import shutil
+        ids, places = _int32(np.asarray(ids_T), "ids"), _int32(np.asarray(positions), "positions")
+        logits = np.empty((len(places), int(self._info.vocab_size)), np.float32)
+        length = np.array([len(ids)], np.int32)
+        message = ctypes.create_string_buffer(_MESSAGE_BYTES)
+        code = _library().sqb_run_masked(
+            self._handle,
+            ids.ctypes.data,
+            None,
+            length.ctypes.data,
+            1,
+            places.ctypes.data,
+            len(places),
+            logits.ctypes.data,
+            message,
+            _MESSAGE_BYTES,
+        )
+        _raise(code, message.value)
+        return logits
 
-        from squeezebert.files import atomic_folder
 
-        with atomic_folder(folder) as target:
-            for name in (artifact.CONFIG, artifact.WEIGHTS):
-                shutil.copyfile(self._folder / name, target / name)
-            tokenizer.save(target)
+def _open(load: Any, source: list[Any], threads: int | None, instruction_set: str | None) -> ctypes.c_void_p:
+    """Call one of the library's functions that load a model."""
+    if threads is not None and threads < 1:
+        raise InputError(f"threads must be at least 1, not {threads}")
+    handle = ctypes.c_void_p()
+    message = ctypes.create_string_buffer(_MESSAGE_BYTES)
+    wanted = None if instruction_set is None else instruction_set.encode()
+    code = load(*source, threads or usable_cpus(), wanted, ctypes.byref(handle), message, _MESSAGE_BYTES)
+    _raise(code, message.value)
+    return handle
+
+
+def _release(handle: ctypes.c_void_p, tensors: bytes) -> None:
+    """Free an engine, and only then the bytes that it reads."""
+    _library().sqb_free(handle)
+    del tensors
 
 
 def _int32(values: NDArray[Any], what: str) -> NDArray[np.int32]:

@@ -1,4 +1,4 @@
-"""The native engine's arithmetic in NumPy: the oracle that it is tested against.
+"""The native engine's arithmetic in NumPy: the oracle that it is tested against, and what runs where it is missing.
 
 Follows native/src/ops/*.h formula by formula: int8 activations with one scale per token and block of channels, int32
 sums, int16 attention. Integers come out the same; fp32 steps are done in float64 and rounded where the engine stores
@@ -9,8 +9,9 @@ a later quantisation moves that value by a level, as anywhere in quantised arith
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,10 @@ from safetensors.numpy import load_file
 
 from squeezebert import artifact
 from squeezebert.files import read_json
+from squeezebert.runtime.engines.quantized import Origin, QuantizedEngine
+
+if TYPE_CHECKING:
+    from squeezebert.data.collate import Batch
 
 Floats = NDArray[np.float32]
 
@@ -160,21 +165,35 @@ def layer_norm(x_NC: Floats, weight: Floats, bias: Floats, eps: float) -> Floats
 
 
 class ReferenceModel:
-    """An exported model in NumPy."""
+    """An int8 model in NumPy.
 
-    def __init__(self, folder: str | Path) -> None:
-        self.config: dict[str, Any] = read_json(Path(folder) / artifact.CONFIG)
-        self.tensors = load_file(Path(folder) / artifact.WEIGHTS)
+    Args:
+        config: Content of ``config.json``.
+        tensors: Content of ``model.safetensors``.
+    """
 
-    def run(self, ids_T: NDArray[Any], types_T: NDArray[Any] | None = None) -> dict[str, Floats]:
+    def __init__(self, config: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> None:
+        self.config = config
+        self.tensors = tensors
+
+    @classmethod
+    def load(cls, folder: str | Path) -> ReferenceModel:
+        """Load an exported folder; what is in it is trusted."""
+        return cls(read_json(Path(folder) / artifact.CONFIG), load_file(Path(folder) / artifact.WEIGHTS))
+
+    def run(
+        self, ids_T: NDArray[Any], types_T: NDArray[Any] | None = None, gaps_M: Sequence[int] = ()
+    ) -> dict[str, Floats]:
         """Run one sequence.
 
         Args:
             ids_T: Token ids.
             types_T: Segment of each token; None: all 0.
+            gaps_M: Places whose ``vocabulary`` scores are wanted of a masked language model.
 
         Returns:
-            ``hidden`` ``[T, C]``; ``pooled`` ``[C]`` and ``logits`` where the model has them.
+            ``hidden`` ``[T, C]``; ``pooled`` ``[C]``, ``logits`` ``[K]`` (token classification: ``[T, K]``) and
+            ``vocabulary`` ``[M, V]`` where the model has them.
         """
         config, tensors = self.config, self.tensors
         types = np.zeros_like(ids_T) if types_T is None else types_T
@@ -188,16 +207,24 @@ class ReferenceModel:
         for number in range(config["num_hidden_layers"]):
             x = self._layer(f"layers.{number}", x)
         results = {"hidden": x}
-        if config["head"] != "token_classification":
-            pooled = self._linear("pooler.dense", quantize(x[:1], 1), 1, "tanh")
-            results["pooled"] = pooled[0]
-        if config["head"] != "encoder":
-            rows = x if config["head"] == "token_classification" else pooled
+        if "pooler.dense.weight" in tensors:
+            results["pooled"] = self._linear("pooler.dense", quantize(x[:1], 1), 1, "tanh")[0]
+        if "classifier.weight" in tensors:
+            rows = x if config["head"] == "token_classification" else results["pooled"]
             logits = rows.astype(np.float64) @ tensors["classifier.weight"].T + tensors["classifier.bias"]
-            results["logits"] = logits.astype(np.float32).reshape(-1 if len(rows) == 1 else len(rows), len(logits[0]))
-            if config["head"] == "sequence_classification":
-                results["logits"] = results["logits"][0]
+            results["logits"] = logits.astype(np.float32)
+        if config["head"] == "masked_lm" and len(gaps_M):
+            results["vocabulary"] = self._score_vocabulary(x[list(gaps_M)])
         return results
+
+    def _score_vocabulary(self, x_MC: Floats) -> Floats:
+        """Logits of every token, ``[M, V]``; the decoder is the word embedding, its activations stay fp32."""
+        config, tensors = self.config, self.tensors
+        y = self._norm("mlm.norm", self._linear("mlm.transform", quantize(x_MC, 1), 1, config["hidden_act"]))
+        scores = y.astype(np.float64) @ tensors["embeddings.word.weight"].T.astype(np.float64)
+        logits: Floats = (scores * tensors["embeddings.word.scale"] + tensors["mlm.bias"]).astype(np.float32)
+        logits[:, config.get("real_vocab_size", config["vocab_size"]) :] = -np.inf
+        return logits
 
     def _layer(self, name: str, x: Floats) -> Floats:
         config = self.config
@@ -225,3 +252,53 @@ class ReferenceModel:
     def _norm(self, name: str, x: Floats) -> Floats:
         eps = self.config["layer_norm_eps"]
         return layer_norm(x, self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"], eps)
+
+
+class ReferenceEngine(QuantizedEngine):
+    """An int8 model, run slowly, where nothing else can run it."""
+
+    def __init__(self, manifest: artifact.Manifest, origin: Origin, model: ReferenceModel) -> None:
+        super().__init__(manifest, origin)
+        self._model = model
+
+    @classmethod
+    def load(cls, folder: str | Path, *, threads: int | None = None) -> ReferenceEngine:
+        """Load an exported folder.
+
+        Args:
+            folder: Made by ``squeezebert export native``.
+            threads: Not used: NumPy decides.
+
+        Raises:
+            InputError: The folder cannot be read.
+        """
+        return cls(artifact.read_manifest(folder), Origin.of_artifact(folder), ReferenceModel.load(folder))
+
+    @classmethod
+    def from_checkpoint(
+        cls, source: str | Path, head: str | None = None, *, threads: int | None = None
+    ) -> ReferenceEngine:
+        """Load a checkpoint, quantising it in memory.
+
+        Args:
+            source: Folder or hub id.
+            head: The head that is wanted; None: the one that it carries.
+            threads: Not used: NumPy decides.
+
+        Raises:
+            InputError: The checkpoint cannot be read, or has another head.
+            MissingExtraError: Its weights are no safetensors, and torch, which reads others, is not installed.
+        """
+        from squeezebert.export.native import quantize as quantize_checkpoint
+
+        model = quantize_checkpoint(source, head)
+        return cls(model.manifest, Origin.of_checkpoint(model), ReferenceModel(model.config, model.tensors))
+
+    def run(self, batch: Batch) -> Floats:
+        """Compute the logits of a batch. *Shape:* ``[B, K]``."""
+        rows = zip(batch.input_ids, batch.token_type_ids, batch.attention_mask.sum(axis=1), strict=True)
+        return np.stack([self._model.run(ids[:length], types[:length])["logits"] for ids, types, length in rows])
+
+    def masked_logits(self, ids_T: Sequence[int], positions: Sequence[int]) -> Floats:
+        """Score the vocabulary at some places of one sequence, as the native engine does. *Shape:* ``[M, V]``."""
+        return self._model.run(np.asarray(ids_T), gaps_M=positions)["vocabulary"]

@@ -15,6 +15,7 @@ require("torch", "torch")
 import torch  # noqa: E402
 
 from squeezebert import checkpoint  # noqa: E402
+from squeezebert.folder import refuse_size  # noqa: E402
 from squeezebert.host import keep_freed_memory, usable_cpus  # noqa: E402
 from squeezebert.model.squeezebert import pack_for_inference  # noqa: E402
 from squeezebert.runtime.engines import kind_of  # noqa: E402
@@ -30,10 +31,12 @@ class TorchEngine:
     """A checkpoint with a classification head, ready to run.
 
     Attributes:
-        tokenizer: The checkpoint's tokenizer.
+        tokenizer: The checkpoint's tokenizer; None: it has none.
     """
 
-    def __init__(self, loaded: checkpoint.Loaded, tokenizer: Tokenizer, device: torch.device) -> None:
+    ragged = False
+
+    def __init__(self, loaded: checkpoint.Loaded, tokenizer: Tokenizer | None, device: torch.device) -> None:
         self._model = loaded.model.eval().to(device)
         pack_for_inference(self._model)
         self._config: ModelConfig = loaded.config
@@ -51,8 +54,7 @@ class TorchEngine:
             threads: Cores to use, for the whole process; None: torch's choice, but no more than the process may use.
 
         Raises:
-            InputError: The checkpoint cannot be read or lacks a vocabulary, the device is not there, or ``threads`` is
-                not positive.
+            InputError: The checkpoint cannot be read, the device is not there, or ``threads`` is not positive.
         """
         where = _device(device)
         if threads is not None and threads < 1:
@@ -60,13 +62,8 @@ class TorchEngine:
         if where.type == "cpu":
             keep_freed_memory()
         torch.set_num_threads(threads or min(torch.get_num_threads(), usable_cpus()))
-        if checkpoint.is_size(source):
-            raise InputError(
-                f"{source}: a size name stands for random weights, which predict nothing; finetune it first"
-            )
+        refuse_size(source)
         loaded = checkpoint.load(source)
-        if loaded.tokenizer is None:
-            raise InputError(f"{source}: no tokenizer.json or vocab.txt beside the weights; put the model's own there")
         return cls(loaded, loaded.tokenizer, where)
 
     @property

@@ -1,0 +1,116 @@
+"""What is known of an int8 model besides its arithmetic; the native engine and its NumPy double share it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from squeezebert import artifact
+from squeezebert import folder as folders
+from squeezebert.errors import InputError
+from squeezebert.runtime.engines import kind_of
+
+if TYPE_CHECKING:
+    from squeezebert.data.tasks import Kind
+    from squeezebert.export.native import Quantized
+    from squeezebert.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model came from."""
+
+    folder: Path
+    """Of the artifact, or of the checkpoint that was quantised in memory."""
+    checkpoint: bool
+    stamp: tuple[Any, ...] = ()
+    """Sizes and times of a checkpoint's weights when they were read."""
+
+    @classmethod
+    def of_artifact(cls, folder: str | Path) -> Origin:
+        """Of an exported folder."""
+        return cls(Path(folder), checkpoint=False)
+
+    @classmethod
+    def of_checkpoint(cls, model: Quantized) -> Origin:
+        """Of a checkpoint, quantised just now."""
+        folder = model.checkpoint.folder
+        if folder is None:
+            raise InputError("a size name stands for random weights; give a folder or a hub id")
+        return cls(folder, checkpoint=True, stamp=_stamp(folder))
+
+
+class QuantizedEngine:
+    """An int8 model.
+
+    Attributes:
+        manifest: What is known of it.
+        origin: Where it came from.
+    """
+
+    ragged = True
+
+    def __init__(self, manifest: artifact.Manifest, origin: Origin) -> None:
+        self.manifest = manifest
+        self.origin = origin
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """The vocabulary beside the weights; None: there is none."""
+        return folders.read_tokenizer(self.origin.folder)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the outputs in order."""
+        return self.manifest.labels
+
+    @property
+    def kind(self) -> Kind:
+        """What the outputs stand for; where the model does not say: regression if there is one, else classes."""
+        return kind_of(self.manifest.problem_type, len(self.manifest.labels))
+
+    @property
+    def max_length(self) -> int:
+        """Longest sequence that the model takes, tokens."""
+        return self.manifest.max_position_embeddings
+
+    @property
+    def default_length(self) -> int:
+        """Length at which texts are cut unless told otherwise, tokens."""
+        return self.manifest.max_length or self.max_length
+
+    @property
+    def pair(self) -> bool | None:
+        """Whether an example is two texts; None: not known."""
+        return self.manifest.pair
+
+    def save(self, folder: str | Path, tokenizer: Tokenizer) -> None:
+        """Write what the model was loaded from, with its tokenizer: the artifact, or the checkpoint in full precision.
+
+        Raises:
+            InputError: The checkpoint is gone or was changed since, or ``folder`` is a file.
+            OSError: ``folder`` cannot be written, or the disk is full.
+        """
+        source = self.origin.folder
+        if self.origin.checkpoint:
+            from squeezebert import arrays
+
+            if self.origin.stamp != _stamp(source):
+                raise InputError(
+                    f"{source}: was changed since the model was loaded from it, so that it cannot be saved"
+                )
+            arrays.copy(source, Path(folder), tokenizer)
+            return
+        with folders.writing(Path(folder)) as target:
+            for name in (artifact.CONFIG, artifact.WEIGHTS):
+                shutil.copyfile(source / name, target / name)
+            tokenizer.save(target)
+
+
+def _stamp(folder: Path) -> tuple[Any, ...]:
+    if not folder.is_dir():
+        return ()
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folders.weight_files(folder))
