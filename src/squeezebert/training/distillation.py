@@ -16,13 +16,19 @@ from squeezebert.data.collate import Batch
 from squeezebert.data.examples import Example, Label
 from squeezebert.data.tables import Columns, load_table
 from squeezebert.data.tasks import Task
+from squeezebert.model.config import ModelConfig
+from squeezebert.tokenizer import Tokenizer
+from squeezebert.training.batches import EncodedExamples
 from squeezebert.training.distillation_loss import DistillationLoss
+from squeezebert.training.hidden_states import HiddenStateLoss
 from squeezebert.training.loop import Objective
 from squeezebert.training.losses import ClassificationLoss
 from squeezebert.training.settings import FinetuneSettings
 from squeezebert.training.soft_targets import SoftTargets, match_labels
 from squeezebert.training.teacher import Teacher
 from squeezebert.training.teacher_cache import teacher_logits
+
+_CALIBRATION_EXAMPLES = 64
 
 
 @dataclass(frozen=True)
@@ -43,23 +49,38 @@ class Distillation:
         return hashlib.sha256("".join(teacher.fingerprint for teacher in self.teachers).encode()).hexdigest()
 
     def loss(
-        self, settings: FinetuneSettings, examples: Sequence[Example], *, max_length: int, device: torch.device
+        self,
+        settings: FinetuneSettings,
+        examples: Sequence[Example],
+        train: EncodedExamples,
+        student: ModelConfig,
+        tokenizer: Tokenizer,
+        device: torch.device,
     ) -> Objective[Batch]:
         """Ask the teachers, where the cache does not know their answers, and make the loss.
 
         Args:
-            settings: Share of the teachers, and the temperature.
+            settings: Share of the teachers, temperature, weight of the hidden states.
             examples: The training examples, the unlabelled ones last.
-            max_length: Tokens kept of a text or pair, in the teachers' vocabularies too.
+            train: The same, as the student reads them; texts are cut at its length in the teachers' vocabularies too.
+            student: Sizes of the student.
+            tokenizer: Its tokenizer.
             device: Where to compute.
 
         Raises:
-            InputError: A teacher cannot be loaded, or its outputs are not finite.
+            InputError: A teacher cannot be loaded, its outputs are not finite, or its hidden states cannot be compared.
             OSError: The cache cannot be written, or the disk is full.
         """
         if settings.alpha == 0:
             return ClassificationLoss(device)
-        logits = [teacher_logits(each, examples, max_length=max_length, device=device) for each in self.teachers]
+        hidden = None
+        if settings.hidden:
+            hidden = HiddenStateLoss(
+                self.teachers[0].source, student, tokenizer,
+                max_length=train.max_length, weight=settings.hidden, device=device,
+            )  # fmt: skip
+            hidden.calibrate(train.collate(np.arange(min(_CALIBRATION_EXAMPLES, len(train)))))
+        logits = [teacher_logits(each, examples, max_length=train.max_length, device=device) for each in self.teachers]
         targets = SoftTargets(logits, self.columns, self.task.kind, settings.temperature)
         return DistillationLoss(
             device,
@@ -67,6 +88,7 @@ class Distillation:
             alpha=settings.alpha,
             temperature=settings.temperature,
             labelled=len(examples) - len(self.unlabelled),
+            hidden=hidden,
         )
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from squeezebert.data.collate import Batch
+from squeezebert.training.hidden_states import HiddenStateLoss
 from squeezebert.training.losses import ClassificationLoss, forward, to_device, unwrapped
 
 
@@ -36,9 +37,8 @@ class DistillationLoss:
         alpha: Share of the teachers, 0 to 1.
         temperature: The temperature at which ``soft_targets`` were computed.
         labelled: Number of examples that have a label; of those at later positions only the teachers count.
+        hidden: The distance of hidden states, which is added to the loss; None: not looked at.
     """
-
-    names = ("loss",)
 
     def __init__(
         self,
@@ -48,7 +48,10 @@ class DistillationLoss:
         alpha: float,
         temperature: float,
         labelled: int,
+        hidden: HiddenStateLoss | None = None,
     ) -> None:
+        self.names: tuple[str, ...] = ("loss",) if hidden is None else ("prediction_loss", "hidden_loss")
+        self._hidden = hidden
         self._plain = ClassificationLoss(device)
         self._device = device
         self._soft_targets = soft_targets
@@ -57,30 +60,37 @@ class DistillationLoss:
         self._labelled = labelled
 
     def count(self, batch: Batch) -> tuple[float, ...]:
-        """Number of examples."""
-        return self._plain.count(batch)
+        """Number of examples; for the hidden states, of tokens."""
+        examples = self._plain.count(batch)
+        return examples if self._hidden is None else (*examples, self.tokens(batch))
 
     def tokens(self, batch: Batch) -> int:
         """Number of tokens without padding."""
         return self._plain.tokens(batch)
 
     def __call__(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Sum of the examples' losses. *Shape:* ``[1]``."""
+        """Sum of the examples' losses, and of the tokens' where hidden states are compared. *Shape:* ``[terms]``."""
         if self._alpha == 0:
             return self._plain(model, batch)
-        logits_BK = forward(model, batch, self._device).logits.float()
-        kind = unwrapped(model).config.problem_type
+        output = forward(model, batch, self._device, hidden_states=self._hidden is not None)
+        terms = [self._prediction(output.logits.float(), batch, unwrapped(model).config.problem_type)]
+        if self._hidden is not None:
+            terms.append(self._hidden(output.hidden_states, batch))
+        return torch.stack(terms)
+
+    def _prediction(self, logits_BK: Tensor, batch: Batch, kind: str) -> Tensor:
+        """Sum of the examples' losses. Scalar."""
         soft_BK = to_device(self._soft_targets(batch.indices), self._device)
         if self._alpha == 1:
-            return self._soft(logits_BK, soft_BK, kind).sum().view(1)
+            return self._soft(logits_BK, soft_BK, kind).sum()
         labels = to_device(batch.labels, self._device)
         shares = np.where(batch.indices < self._labelled, self._alpha, 1.0).astype(np.float32)
         share_B = to_device(shares, self._device)
         if kind == "regression":
             target_B = share_B * soft_BK[:, 0] + (1 - share_B) * labels
-            return self._soft(logits_BK, target_B[:, None], kind).sum().view(1)
+            return self._soft(logits_BK, target_B[:, None], kind).sum()
         losses_B = share_B * self._soft(logits_BK, soft_BK, kind) + (1 - share_B) * _hard(logits_BK, labels, kind)
-        return losses_B.sum().view(1)
+        return losses_B.sum()
 
     def _soft(self, logits_BK: Tensor, soft_BK: Tensor, kind: str) -> Tensor:
         """Loss of each example against the teachers. *Shape:* ``[B]``."""

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from squeezebert.data.pretraining import PretrainingBatch, PretrainingSource
 from squeezebert.errors import InputError
 from squeezebert.model.squeezebert import SqueezeBert
+from squeezebert.tokenizer import Tokenizer
 from squeezebert.training.losses import to_device, unwrapped
 from squeezebert.training.progress import Figures
 from squeezebert.training.recipes import DistillationRecipe
@@ -211,6 +212,29 @@ def layer_map(layers: Sequence[int], student: int, teacher: int) -> list[tuple[i
             f"1 to {teacher}, or 0 for none; not {chosen}"
         )
     return [(layer, taught) for layer, taught in enumerate(chosen, start=1) if taught]
+
+
+def require_same_vocabulary(source: str, theirs: Tokenizer | None, ours: Tokenizer, whose: str, remedy: str) -> None:
+    """Check that a teacher and its student number their tokens alike.
+
+    Args:
+        source: The teacher, as it was named.
+        theirs: Its tokenizer.
+        ours: The student's.
+        whose: For people: where ours comes from.
+        remedy: For people: what to do where they differ.
+
+    Raises:
+        InputError: They do not; the message names the first token that differs.
+    """
+    if theirs is None:
+        raise InputError(f"{source}: no tokenizer.json or vocab.txt beside the weights; put the teacher's own there")
+    for index in range(max(ours.vocab_size, theirs.vocab_size)):
+        a, b = (each.id_to_token(index) if index < each.vocab_size else None for each in (theirs, ours))
+        if a != b:
+            raise InputError(
+                f"{source}: another vocabulary than {whose} (token {index} is {a!r}, there {b!r}); {remedy}"
+            )
 
 
 def relative_error(student_BTC: Tensor, teacher_BTC: Tensor, mask_BT: Tensor | None, scale: float) -> Tensor:

@@ -18,7 +18,12 @@ from squeezebert.files import atomic_path
 from squeezebert.model.squeezebert import SqueezeBert
 from squeezebert.tokenizer import Tokenizer
 from squeezebert.training.embedding_stage import train_embedding
-from squeezebert.training.encoder_distillation import DistilledEncoder, EncoderDistillationLoss, score_distillation
+from squeezebert.training.encoder_distillation import (
+    DistilledEncoder,
+    EncoderDistillationLoss,
+    require_same_vocabulary,
+    score_distillation,
+)
 from squeezebert.training.progress import Figures
 from squeezebert.training.recipes import Recipe
 from squeezebert.training.teacher import hash_files
@@ -48,7 +53,9 @@ class GeneralDistillation:
     ) -> None:
         assert recipe.distillation is not None
         loaded = bert.load_encoder(source)
-        _check_vocabulary(source, loaded.tokenizer, tokenizer)
+        require_same_vocabulary(
+            source, loaded.tokenizer, tokenizer, "the corpus's", f"build the corpus with --vocab {source}"
+        )
         longest = max(phase.length for phase in recipe.phases)
         if loaded.config.max_position_embeddings < longest:
             raise InputError(
@@ -74,18 +81,6 @@ class GeneralDistillation:
         """Compare student and teacher on held-out text."""
         rows = self._recipe.held_out_rows
         return score_distillation(self.student, self.loss, source, accelerator, rows=rows, precision=precision)
-
-
-def _check_vocabulary(source: str, theirs: Tokenizer | None, ours: Tokenizer) -> None:
-    if theirs is None:
-        raise InputError(f"{source}: no tokenizer.json or vocab.txt beside the weights; put the teacher's own there")
-    for index in range(max(ours.vocab_size, theirs.vocab_size)):
-        a, b = (each.id_to_token(index) if index < each.vocab_size else None for each in (theirs, ours))
-        if a != b:
-            raise InputError(
-                f"{source}: another vocabulary than the corpus's (token {index} is {a!r}, there {b!r}); build the "
-                f"corpus with --vocab {source}"
-            )
 
 
 def draw_distillation_curves(path: Path, log: Sequence[Mapping[str, Any]], *, title: str) -> None:

@@ -11,13 +11,14 @@ from squeezebert.data.collate import Batch
 from squeezebert.model.heads import sequence_loss
 
 
-def forward(model: nn.Module, batch: Batch, device: torch.device) -> Any:
-    """Run a model on a batch of arrays; the output is its ``ModelOutput``."""
+def forward(model: nn.Module, batch: Batch, device: torch.device, *, hidden_states: bool = False) -> Any:
+    """Run a model on a batch of arrays; the output is its ``ModelOutput``, with hidden states where asked for."""
     return model(
         to_device(batch.input_ids, device),
         to_device(batch.attention_mask, device),
         to_device(batch.token_type_ids, device),
         token_indices=None if batch.token_indices is None else to_device(batch.token_indices, device),
+        output_hidden_states=hidden_states,
     )
 
 

@@ -59,6 +59,9 @@ class FinetuneSettings:
     """Share of the teachers in the loss, 0 to 1; the rest is the labels'."""
     temperature: float = 1.0
     """Temperature that softens what student and teachers say of classes; above 1 it shows more of the lesser ones."""
+    hidden: float = 0.0
+    """Weight of the distance between the hidden states of student and first teacher, which must have the student's
+    vocabulary and width; 0 leaves them alone."""
     unlabelled: Path | None = None
     """Table of further texts, under the same column names, that only the teachers label."""
     vocab: str | None = None
@@ -135,11 +138,14 @@ class FinetuneSettings:
 
     def _check_teachers(self) -> None:
         if not self.teacher:
-            for name, usual in (("alpha", 0.5), ("temperature", 1.0), ("unlabelled", None)):
+            for name, usual in (("alpha", 0.5), ("temperature", 1.0), ("hidden", 0.0), ("unlabelled", None)):
                 if getattr(self, name) != usual:
                     raise InputError(f"settings: {name} goes with a teacher; name one with teacher, or leave it out")
         _check("alpha", self.alpha, 0 <= self.alpha <= 1, "within 0..1")
         _check("temperature", self.temperature, 0 < self.temperature < float("inf"), "above 0")
+        _check("hidden", self.hidden, 0 <= self.hidden < float("inf"), "at least 0")
+        if self.hidden and self.alpha == 0:
+            raise InputError("settings: hidden goes with the teachers' share; raise alpha above 0, or leave hidden out")
         if self.unlabelled is not None and self.alpha == 0:
             raise InputError("settings: unlabelled texts teach nothing while alpha is 0; raise it, or leave them out")
 
@@ -149,7 +155,7 @@ class FinetuneSettings:
         for name in ("output", "resume", "save_every"):
             del values[name]
         if not self.teacher:
-            for name in ("teacher", "alpha", "temperature", "unlabelled"):
+            for name in ("teacher", "alpha", "temperature", "hidden", "unlabelled"):
                 del values[name]
         return {
             name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
