@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from squeezebert.model.config import ModelConfig
 from squeezebert.model.heads import SqueezeBertForSequenceClassification
 from squeezebert.tokenizer import Tokenizer
 from squeezebert.training.batches import EncodedExamples, EpochBatches
-from squeezebert.training.loop import Interrupted, LoopSettings, fit, make_accelerator
+from squeezebert.training.loop import Interrupted, LoopSettings, _check_shared, fit, make_accelerator
 from squeezebert.training.losses import ClassificationLoss
 from squeezebert.training.optimizer import build_optimizer
 from squeezebert.training.progress import read_log
@@ -183,6 +184,21 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, event: Callable
     message = str(caught.value)
     assert message.startswith("step 6: loss or gradient is not a finite number")
     assert str(tmp_path / "state" / "step-00000004") in message
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["step-00000003", "step-00000004"]
+
+
+def test_processes_that_do_not_share_a_disk_are_told(tmp_path: Path) -> None:
+    def processes(*steps: int) -> Any:
+        return SimpleNamespace(num_processes=len(steps), device="cpu", gather=lambda step: torch.tensor(steps))
+
+    _check_shared(processes(7, 7), 7, tmp_path)
+    with pytest.raises(InputError, match=r"states of different steps there \(7, 0\); choose a folder on a disk that"):
+        _check_shared(processes(7, 0), 7, tmp_path)
+
+
+def test_a_score_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^step 6: dev figure is nan; try a lower .*step-00000004\)$"):
+        _fit(tmp_path, scores=lambda number: float("nan") if number == 2 else 1.0)
     assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["step-00000003", "step-00000004"]
 
 

@@ -171,8 +171,8 @@ def fit(
         How far the run came, and its evaluations.
 
     Raises:
-        InputError: Loss or gradient became NaN or infinite, or the loss diverged; the message names the step and the
-            last state.
+        InputError: The processes found different states; or loss, gradient or a score became NaN or infinite, or the
+            loss diverged; the message names the step and the last state.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
     """
     progress = Progress()
@@ -181,6 +181,7 @@ def fit(
         progress = load_state(saved, model, optimizer)
     # Nobody may save before everybody has read.
     accelerator.wait_for_everyone()
+    _check_shared(accelerator, progress.step, folder)
     is_main = accelerator.is_main_process
     trained = accelerator.prepare_model(model)
     rows = RowGradients(model, enabled=accelerator.device.type == "cpu" and accelerator.num_processes == 1)
@@ -231,6 +232,7 @@ def fit(
                 if evaluating:
                     model.eval()
                     score, scores = evaluate()
+                    _check_scores(scores, progress.step, saved)
                     progress.evaluations.append(
                         Evaluation(progress.step, progress.step / source.steps_per_epoch, score, scores)
                     )
@@ -389,6 +391,21 @@ def _check_divergence(progress: Progress, loss: float, settings: LoopSettings, s
         )
 
 
+def _check_scores(scores: Figures, step: int, saved: Path | None) -> None:
+    """Stop a run whose model gives nothing that can be scored.
+
+    Raises:
+        InputError: A figure is not finite; the message names the last state.
+    """
+    for split, figures in scores.items():
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise InputError(
+                    f"step {step}: {split} {name} is {value}; try a lower learning rate, or smaller values "
+                    f"({_describe_state(saved)})"
+                )
+
+
 def _describe_state(saved: Path | None) -> str:
     return "no state was saved yet" if saved is None else f"the last good state is {saved}"
 
@@ -400,6 +417,22 @@ def _is_best_now(progress: Progress) -> bool:
 
 def _out_of_patience(progress: Progress, settings: LoopSettings) -> bool:
     return 0 < settings.patience <= progress.evaluations_since_best
+
+
+def _check_shared(accelerator: Accelerator, step: int, folder: Path) -> None:
+    """Refuse to train from different steps: only the first process writes states, and all have to read them.
+
+    Raises:
+        InputError: The processes do not see the same folder.
+    """
+    if accelerator.num_processes == 1:
+        return
+    steps = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
+    if len(set(steps)) > 1:
+        raise InputError(
+            f"{folder}: the processes found states of different steps there ({', '.join(map(str, steps))}); "
+            "choose a folder on a disk that all hosts share"
+        )
 
 
 def _in_any_process(accelerator: Accelerator, flag: bool) -> bool:
