@@ -18,7 +18,7 @@ from torch import nn
 from squeezebert import checkpoint
 from squeezebert.data.masking import Masking, Vocabulary
 from squeezebert.data.pretraining import PretrainingSource
-from squeezebert.data.shards import Corpus
+from squeezebert.data.shards import Corpus, CorpusWriter
 from squeezebert.errors import InputError
 from squeezebert.files import read_json
 from squeezebert.model.config import SIZES
@@ -199,6 +199,8 @@ def test_time_limit_stops_with_a_state_and_a_model(
     assert "finished" not in capsys.readouterr().err
     pretrain(settings(resume=True))
     assert "this run is finished" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"phases\.1\.steps was 5 when the run began, and is 6 now"):
+        pretrain(settings("run", "phases.1.steps=6", resume=True))
 
 
 def test_signal_stops_with_a_state(settings: Callable[..., PretrainSettings], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +220,31 @@ def test_resume_refuses_another_recipe_or_corpus(settings: Callable[..., Pretrai
         pretrain(settings("run", "beta2=0.98", resume=True))
     with pytest.raises(InputError, match="add --resume"):
         pretrain(settings())
+
+
+def test_a_corpus_without_held_out_text_is_refused_before_the_run_begins(
+    settings: Callable[..., PretrainSettings], tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus"
+    tokenizer = Tokenizer.from_vocab(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "x"])
+    corpus.mkdir()
+    tokenizer.save(corpus)
+    with CorpusWriter(corpus, tokenizer.vocab_size) as writer:
+        writer.add("train", [5] * 80, [4] * 20)
+        writer.finish(vocabulary={"size": tokenizer.vocab_size, "sha256": ""})
+    with pytest.raises(InputError, match=r"corpus: holds no held-out text; .* larger --held-out"):
+        pretrain(settings(corpus=corpus))
+    assert not settings().output.exists()
+
+
+def test_what_a_killed_process_was_writing_is_removed(settings: Callable[..., PretrainSettings]) -> None:
+    result = pretrain(settings(max_minutes=1e-9))
+    assert result is not None
+    (result.folder / ".new-abc").mkdir()
+    (result.folder / ".new-abc" / "model.safetensors").write_bytes(b"half")
+    (result.folder / ".curves.png.123.tmp").write_bytes(b"half")
+    pretrain(settings(resume=True, max_minutes=1e-9))
+    assert not list(result.folder.glob(".*"))
 
 
 def test_two_runs_in_one_folder(settings: Callable[..., PretrainSettings], tmp_path: Path) -> None:
@@ -329,10 +356,21 @@ def test_parts_are_stretches_that_cover_a_step() -> None:
     assert source.asked == [(3, slice(0, 3)), (3, slice(3, 6)), (3, slice(6, 8)), (3, slice(8, 10))]
 
 
+def test_no_trial_where_the_processor_has_no_bf16(
+    settings: Callable[..., PretrainSettings], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "_cpu_knows_bf16", lambda: False)
+    monkeypatch.setattr(module, "_trial", lambda *args: pytest.fail("tried"))
+    pretrain(settings("run", "precision=auto", max_minutes=1e-9))
+    assert read_json(settings().output / "settings.json")["settings"]["precision"] == "fp32"
+    assert "precision: fp32; oneDNN has no bf16 for this processor" in capsys.readouterr().err
+
+
 def test_precision_trial_is_kept_when_resuming(
     settings: Callable[..., PretrainSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seconds = {"fp32": 1.0, "bf16": 0.5}
+    monkeypatch.setattr(module, "_cpu_knows_bf16", lambda: True)
     monkeypatch.setattr(module, "_trial", lambda model, objective, source, precision: seconds[precision])
     pretrain(settings("run", "precision=auto", max_minutes=1e-9))
     seconds["bf16"] = 2.0
@@ -359,11 +397,17 @@ def test_every_recipe_runs(name: str, tmp_path: Path, pretraining_corpus: Path) 
 def test_evaluation_refuses_what_cannot_be_scored(
     unbroken: Path, classifier_folder: Path, pretraining_corpus: Path, tmp_path: Path
 ) -> None:
+    with pytest.raises(InputError, match="nowhere: not a corpus folder"):
+        evaluate_run(unbroken, tmp_path / "nowhere")
     with pytest.raises(InputError, match="its head is sequence_classification"):
         evaluate_run(classifier_folder, pretraining_corpus)
-    Tokenizer.from_vocab(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "x"]).save(tmp_path)
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    Tokenizer.from_vocab(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "x"]).save(corpus)
+    with CorpusWriter(corpus, 6) as writer:
+        writer.finish(vocabulary={"size": 6, "sha256": ""})
     with pytest.raises(InputError, match="its vocabulary is not that of"):
-        evaluate_run(unbroken, tmp_path)
+        evaluate_run(unbroken, corpus)
 
 
 def test_loss_is_that_of_the_whole_sequence_with_unmasked_labels_left_out(pretraining_corpus: Path) -> None:

@@ -45,7 +45,7 @@ from squeezebert.training.pretraining_loss import PretrainingLoss
 from squeezebert.training.pretraining_report import draw_pretraining_curves, pretraining_card
 from squeezebert.training.progress import Figures, describe_figures, read_log, say
 from squeezebert.training.recipes import DistillationRecipe, PhaseRecipe, Recipe
-from squeezebert.training.run_folder import METRICS, SETTINGS, begin, check_space, occupy
+from squeezebert.training.run_folder import METRICS, SETTINGS, begin, check_space, occupy, remove_leftovers
 from squeezebert.training.schedule import Schedule
 from squeezebert.training.settings import Device
 from squeezebert.training.speed import Peak, peak_flops, training_flops
@@ -213,13 +213,12 @@ def pretrain(settings: PretrainSettings) -> PretrainResult | None:
     accelerator = make_accelerator(settings.device)
     with occupy(output, resume=settings.resume, write=accelerator.is_main_process) as finished:
         accelerator.wait_for_everyone()
-        if finished:
-            say(f"{output}: this run is finished")
-            return PretrainResult(output, read_json(output / METRICS)) if accelerator.is_main_process else None
-        return _run(accelerator, settings, start)
+        return _run(accelerator, settings, start, finished=finished)
 
 
-def _run(accelerator: Accelerator, settings: PretrainSettings, start: float) -> PretrainResult | None:
+def _run(
+    accelerator: Accelerator, settings: PretrainSettings, start: float, *, finished: bool
+) -> PretrainResult | None:
     """Go through the whole run, or what is left of it; its time counts from ``start``."""
     recipe, output = settings.recipe, settings.output
     corpus, held_out = Corpus.open(settings.corpus, "train"), Corpus.open(settings.corpus, "held_out")
@@ -228,7 +227,7 @@ def _run(accelerator: Accelerator, settings: PretrainSettings, start: float) -> 
     model = _build_model(settings)
     config: ModelConfig = model.config  # type: ignore[assignment]
     if not (output / SETTINGS).exists():
-        check_space(output, model, models=2)
+        check_space(output, model, models=2, states=recipe.keep)
     model.to(accelerator.device)
     distillation = None
     trained: nn.Module = model
@@ -239,12 +238,21 @@ def _run(accelerator: Accelerator, settings: PretrainSettings, start: float) -> 
         trained, objective = distillation.student, distillation.loss
         fingerprint["teacher"] = distillation.fingerprint
     sources = [_source(corpus, vocabulary, recipe, index) for index in range(len(recipe.phases))]
-    if distillation is not None:
+    held_out_sources = [
+        held_out_source(held_out, vocabulary, length=phase.length, masking=recipe.masking(), mlm_only=recipe.mlm_only)
+        for phase in recipe.phases
+    ]
+    if distillation is not None and not finished:
         rows = slice(0, min(_CALIBRATION_ROWS, sources[0].batch_size))
         distillation.loss.calibrate(sources[0].batch(0, rows))
     precision = _precision(settings, accelerator, trained, objective, sources[0])
     decisive = {**recipe.to_dict(), "size": settings.size, "precision": precision}
     begin(output, decisive, fingerprint, write=accelerator.is_main_process)
+    if finished:
+        say(f"{output}: this run is finished")
+        return PretrainResult(output, read_json(output / METRICS)) if accelerator.is_main_process else None
+    if accelerator.is_main_process:
+        remove_leftovers(output)
     peak = peak_flops(accelerator.device, precision)
     gauge = _Gauge(recipe, config, peak, accelerator.num_processes)
     if accelerator.is_main_process:
@@ -279,11 +287,8 @@ def _run(accelerator: Accelerator, settings: PretrainSettings, start: float) -> 
                 first_step = last_step
                 continue
             accumulation = _accumulation(phase, accelerator.num_processes)
-            held_out_rows = held_out_source(
-                held_out, vocabulary, length=phase.length, masking=recipe.masking(), mlm_only=recipe.mlm_only
-            )
 
-            def evaluate(rows: PretrainingSource = held_out_rows) -> tuple[float, Figures]:
+            def evaluate(rows: PretrainingSource = held_out_sources[index]) -> tuple[float, Figures]:
                 if distillation is not None:
                     figures = distillation.score(rows, accelerator, precision)
                 else:
@@ -353,6 +358,7 @@ def evaluate_run(folder: Path, corpus: Path, *, rows: int | None = None, device:
     """
     keep_freed_memory()
     accelerator = make_accelerator(device)
+    held_out = Corpus.open(corpus, "held_out")
     head = checkpoint.find_head(folder)
     if head not in ("pretraining", "masked_lm"):
         raise InputError(f"{folder}: its head is {head}; give a pretraining run, or another masked language model")
@@ -368,9 +374,8 @@ def evaluate_run(folder: Path, corpus: Path, *, rows: int | None = None, device:
     )
     length = stored["phases"][-1]["length"] if stored else 128
     source = held_out_source(
-        Corpus.open(corpus, "held_out"), Vocabulary.from_tokenizer(tokenizer), length=length, masking=masking,
-        mlm_only=head == "masked_lm",
-    )  # fmt: skip
+        held_out, Vocabulary.from_tokenizer(tokenizer), length=length, masking=masking, mlm_only=head == "masked_lm"
+    )
     model = loaded.model.to(accelerator.device)
     every = source.steps_per_epoch * source.batch_size
     return score_held_out(model, source, accelerator, rows=rows or every, precision=stored.get("precision", "fp32"))
@@ -381,7 +386,9 @@ def held_out_source(
 ) -> PretrainingSource:
     """Rows to be scored: the same ones, with the same masks, whatever the seed of the run."""
     if not corpus.n_documents:
-        raise InputError(f"{corpus.folder}: holds no held-out text; build it from more documents")
+        raise InputError(
+            f"{corpus.folder}: holds no held-out text; build it from more documents, or with a larger --held-out"
+        )
     return PretrainingSource(
         corpus, vocabulary, length=length, batch_size=_HELD_OUT_BATCH, seed=_HELD_OUT_SEED, masking=masking,
         mlm_only=mlm_only, short_probability=0.0,
@@ -451,12 +458,22 @@ def _precision(
         return read_json(settings.output / SETTINGS)["settings"]["precision"]
     if accelerator.device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    seconds = {precision: _trial(model, objective, source, precision) for precision in ("fp32", "bf16")}
-    chosen = "bf16" if seconds["fp32"] > _FASTER * seconds["bf16"] else "fp32"
-    if accelerator.is_main_process:
-        say(f"precision: {chosen}; a trial took {', '.join(f'{s:.2f} s in {name}' for name, s in seconds.items())}")
+    chosen = "fp32"
+    if _cpu_knows_bf16():
+        say("precision: a trial of fp32 and bf16, some seconds")
+        seconds = {precision: _trial(model, objective, source, precision) for precision in ("fp32", "bf16")}
+        if seconds["fp32"] > _FASTER * seconds["bf16"]:
+            chosen = "bf16"
+        say(f"precision: {chosen}; the trial took {', '.join(f'{s:.2f} s in {name}' for name, s in seconds.items())}")
+    else:
+        say("precision: fp32; oneDNN has no bf16 for this processor")
     # All processes do as the first one says.
     return broadcast_object_list([chosen])[0]
+
+
+def _cpu_knows_bf16() -> bool:
+    """Whether oneDNN computes in bf16 here (AVX-512, ARM's BF16); elsewhere torch emulates it, many times slower."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _trial(
