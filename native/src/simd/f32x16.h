@@ -249,7 +249,20 @@ inline F32x16 load_int32(const int32_t* p) { SQB_EACH(wasm_f32x4_convert_i32x4(w
 #error "no vector instruction set: compile the reference instead"
 #endif
 
-#if !SQB_SIMD_AVX512
+#if SQB_SIMD_AVX2
+inline void store_pairs(int16_t* p, F32x16 even, F32x16 odd) {
+  for (int i = 0; i < 2; ++i) {
+    const __m256i low = _mm256_and_si256(_mm256_cvtps_epi32(even.v[i]), _mm256_set1_epi32(0xffff));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 16 * i),
+                        _mm256_or_si256(low, _mm256_slli_epi32(_mm256_cvtps_epi32(odd.v[i]), 16)));
+  }
+}
+#elif SQB_SIMD_NEON
+inline void store_pairs(int16_t* p, F32x16 even, F32x16 odd) {
+  for (int i = 0; i < 4; ++i)
+    vst2_s16(p + 8 * i, {{vqmovn_s32(vcvtnq_s32_f32(even.v[i])), vqmovn_s32(vcvtnq_s32_f32(odd.v[i]))}});
+}
+#elif SQB_SIMD_WASM
 inline void store_pairs(int16_t* p, F32x16 even, F32x16 odd) {
   int16_t both[2][16];
   store_int16(both[0], even);
@@ -259,6 +272,9 @@ inline void store_pairs(int16_t* p, F32x16 even, F32x16 odd) {
     p[2 * i + 1] = both[1][i];
   }
 }
+#endif
+
+#if !SQB_SIMD_AVX512
 inline F32x16 load_first(const float* p, int n) {
   float all[16] = {};
   std::memcpy(all, p, sizeof(float) * static_cast<size_t>(n));
@@ -279,11 +295,19 @@ inline F32x16 fill_beyond(F32x16 x, int n, float fill) {
 
 // ((0+8)+(4+12))+... : halves are added until one lane is left.
 inline float sum(F32x16 x) {
+#if SQB_SIMD_AVX512 || SQB_SIMD_AVX2
 #if SQB_SIMD_AVX512
   const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(x.v), _mm512_extractf32x8_ps(x.v, 1));
+#else
+  const __m256 eight = _mm256_add_ps(x.v[0], x.v[1]);
+#endif
   __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   four = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+#elif SQB_SIMD_NEON
+  const float32x4_t four = vaddq_f32(vaddq_f32(x.v[0], x.v[2]), vaddq_f32(x.v[1], x.v[3]));
+  const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+  return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
 #else
   float lane[16];
   store(lane, x);
@@ -295,6 +319,13 @@ inline float sum(F32x16 x) {
 inline float largest(F32x16 x) {
 #if SQB_SIMD_AVX512
   return _mm512_reduce_max_ps(x.v);
+#elif SQB_SIMD_AVX2
+  const __m256 eight = _mm256_max_ps(x.v[0], x.v[1]);
+  __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+#elif SQB_SIMD_NEON
+  return vmaxvq_f32(vmaxq_f32(vmaxq_f32(x.v[0], x.v[1]), vmaxq_f32(x.v[2], x.v[3])));
 #else
   float lane[16];
   store(lane, x);

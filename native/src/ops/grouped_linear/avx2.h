@@ -1,15 +1,11 @@
 // Without VNNI: vpmaddwd on int16, eight int32 sums of two products, and an addition. (vpmaddubsw would take twice as
-// many products, but its int16 sums saturate.) Six rows by sixteen output channels keep 12 sums, 2 weights, 1 activation
-// and 1 product in the sixteen registers. Activations come widened, two channels a time, from memory; weights (w + 128)
+// many products, but its int16 sums saturate.) Six rows by sixteen output channels; see simd/madd.h. Activations come widened, two channels a time, from memory; weights (w + 128)
 // are widened by the first tile, which leaves them for the others; see widening.h. Exact.
 //
 // Zen 3: two vpmaddwd a cycle alone, but 1.6 with an addition each, however ordered: 26 products a cycle.
 #pragma once
 
-#include <immintrin.h>
-
-#include <cstddef>
-#include <cstdint>
+#include "simd/madd.h"
 
 namespace sqb {
 namespace {
@@ -24,36 +20,17 @@ struct Avx2Tile {
                                            9, 12, 13, 10, 11, 14, 15);
     for (int i = 0; i < count; i += 16) {
       const __m256i wide = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x + i)));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + i), _mm256_shuffle_epi8(wide, order));
+      store_bytes(out + i, _mm256_shuffle_epi8(wide, order));
     }
   }
 
-  static __m256i load(const uint8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
-  static void store(uint8_t* p, __m256i x) { _mm256_store_si256(reinterpret_cast<__m256i*>(p), x); }
   // The lower byte of each 16 bits. The mask stays in memory: there is no register for it.
   static __m256i load_low(const uint8_t* p) {
     alignas(32) static constexpr uint8_t mask[32] = {255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0,
                                                      255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0, 255, 0};
-    __m256i x = load(p);
+    __m256i x = load_bytes(p);
     asm("vpand %1, %0, %0" : "+x"(x) : "m"(mask));
     return x;
-  }
-
-  // Two products of each row. In assembly, since g++ adds products to one another first and spills them.
-  template <int R>
-  [[gnu::always_inline]] static inline void add(const int16_t* a, ptrdiff_t a_stride, __m256i w0, __m256i w1, __m256i (&c)[R][2]) {
-    using Two [[gnu::may_alias]] = int32_t;
-#pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) {
-      __m256i x, product;
-      asm("vpbroadcastd %[two], %[x]\n\t"
-          "vpmaddwd %[w0], %[x], %[product]\n\t"
-          "vpmaddwd %[w1], %[x], %[x]\n\t"
-          "vpaddd %[product], %[c0], %[c0]\n\t"
-          "vpaddd %[x], %[c1], %[c1]"
-          : [c0] "+x"(c[r][0]), [c1] "+x"(c[r][1]), [x] "=&x"(x), [product] "=&x"(product)
-          : [two] "m"(*reinterpret_cast<const Two*>(a + r * a_stride)), [w0] "x"(w0), [w1] "x"(w1));
-    }
   }
 
   // b: packed weights, b_step bytes from four channels to the next; or null: `wide` holds them, widened. With keep, they
@@ -66,19 +43,19 @@ struct Avx2Tile {
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
       for (int h = 0; h < 2; ++h)
-        c[r][h] = full ? _mm256_loadu_si256(reinterpret_cast<const __m256i*>(start + r * 16 + 8 * h)) : _mm256_set1_epi32(start[r]);
+        c[r][h] = full ? load_bytes(start + r * 16 + 8 * h) : _mm256_set1_epi32(start[r]);
     for (int k = 0; k < steps; ++k) {
       if constexpr (packed) {
         const __m256i even0 = load_low(b), even1 = load_low(b + 32);
-        if constexpr (keep) store(wide, even0), store(wide + 32, even1);
-        add<R>(a, a_stride, even0, even1, c);
-        const __m256i odd0 = _mm256_srli_epi16(load(b), 8), odd1 = _mm256_srli_epi16(load(b + 32), 8);
-        if constexpr (keep) store(wide + 64, odd0), store(wide + 96, odd1);
-        add<R>(a + 2, a_stride, odd0, odd1, c);
+        if constexpr (keep) store_bytes(wide, even0), store_bytes(wide + 32, even1);
+        add_products<R>(a, a_stride, even0, even1, c);
+        const __m256i odd0 = _mm256_srli_epi16(load_bytes(b), 8), odd1 = _mm256_srli_epi16(load_bytes(b + 32), 8);
+        if constexpr (keep) store_bytes(wide + 64, odd0), store_bytes(wide + 96, odd1);
+        add_products<R>(a + 2, a_stride, odd0, odd1, c);
         b += b_step;
       } else {
-        add<R>(a, a_stride, load(wide), load(wide + 32), c);
-        add<R>(a + 2, a_stride, load(wide + 64), load(wide + 96), c);
+        add_products<R>(a, a_stride, load_bytes(wide), load_bytes(wide + 32), c);
+        add_products<R>(a + 2, a_stride, load_bytes(wide + 64), load_bytes(wide + 96), c);
       }
       a += 4;
       wide += 128;
@@ -86,7 +63,7 @@ struct Avx2Tile {
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
-      for (int h = 0; h < 2; ++h) _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + r * 16 + 8 * h), c[r][h]);
+      for (int h = 0; h < 2; ++h) store_bytes(out + r * 16 + 8 * h, c[r][h]);
   }
 };
 
