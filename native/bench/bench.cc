@@ -1,56 +1,64 @@
 // Where the time goes: the product's layer shapes against the int8 ceiling of this core, and a whole pass operation by
 // operation.
 //
-//     bench [instruction set]           products, one thread, least time of many
-//     bench FOLDER THREADS [set]        an exported model at 1x16, 1x32, 1x128, 8x128, 1x512; with one thread also per operation
+//     bench [instruction set]                    products, one thread, least time of many
+//     bench FOLDER THREADS [set] [SHAPE...]      an exported model at SHAPE (1x16 1x32 1x128 8x128 1x512), about a second
+//                                                each; with one thread also per operation
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <map>
 #include <memory>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "model.h"
-
-#if SQB_X86
-#include <immintrin.h>
-#endif
 
 using namespace sqb;
 
 namespace {
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double wall() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Processor time of this thread, which other work on the machine disturbs least.
+double now() {
+  timespec time;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
 
 template <class Work>
-double least(int rounds, Work&& work) {
+double least(int rounds, Work&& work, double (*clock)() = now) {
   double best = 1e9;
   for (int i = 0; i < rounds; ++i) {
-    const double start = now();
+    const double start = clock();
     work();
-    best = std::min(best, now() - start);
+    best = std::min(best, clock() - start);
   }
   return best;
 }
 
-// Products a second, in 1e9, that independent instructions on registers reach.
+// Products a second, in 1e9, that independent instructions on registers reach; 0: not known for this set.
 double ceiling(const std::string& name) {
-#if SQB_X86 && defined(__GNUC__)
   constexpr int loops = 20000;
-#define SQB_24(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
-  if (name == "avx512vnni") {
-    const double time = least(50, [] {
-      int n = loops;
-#define SQB_ONE(i) "vpdpbusd %%zmm16, %%zmm17, %%zmm" #i "\n"
-      asm volatile("1:\n" SQB_24(SQB_ONE) "dec %0\njnz 1b\n"
-                   : "+r"(n)::"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12",
-                     "xmm13", "xmm14", "xmm15", "cc");
-#undef SQB_ONE
-    });
-    return loops * 16 * 64 / time / 1e9;
-  }
+#define SQB_12(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
+#if SQB_X86
+#define SQB_RATE(ONE)                                                                                            \
+  least(50, [] {                                                                                                           \
+    int n = loops;                                                                                                         \
+    asm volatile("1:\n" SQB_12(ONE) "dec %0\njnz 1b\n"                                                                     \
+                 : "+r"(n)::"xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",       \
+                   "xmm11", "xmm13", "cc");                                                                                \
+  })
+#define SQB_AVX512VNNI(i) "vpdpbusd %%zmm14, %%zmm15, %%zmm" #i "\n"
+#define SQB_AVXVNNI(i) "%{vex%} vpdpbusd %%ymm14, %%ymm15, %%ymm" #i "\n"
+#define SQB_AVX2(i) "vpmaddwd %%ymm14, %%ymm15, %%ymm13\nvpaddd %%ymm13, %%ymm" #i ", %%ymm" #i "\n"
+  if (name == "avx512vnni") return loops * 12 * 64 / SQB_RATE(SQB_AVX512VNNI) / 1e9;
+  if (name == "avxvnni") return loops * 12 * 32 / SQB_RATE(SQB_AVXVNNI) / 1e9;
+  if (name == "avx2") return loops * 12 * 16 / SQB_RATE(SQB_AVX2) / 1e9;
 #endif
   (void)name;
   return 0;
@@ -95,15 +103,20 @@ void products(const Kernels& kernels) {
     }
 }
 
-// Kernels that keep time.
+// Kernels that keep time and count products.
+struct Spent {
+  double seconds = 0, products = 0;
+};
 const Kernels* inner;
-std::map<std::string, double> spent;
+std::map<std::string, Spent> spent;
 
 template <class Call>
-void timed(const std::string& name, Call&& call) {
+void timed(const std::string& name, double products, Call&& call) {
   const double start = now();
   call();
-  spent[name] += now() - start;
+  Spent& s = spent[name];
+  s.seconds += now() - start;
+  s.products += products;
 }
 
 const Kernels& timed_kernels(const Kernels& kernels) {
@@ -113,41 +126,56 @@ const Kernels& timed_kernels(const Kernels& kernels) {
              kernels.plus128,
              [](const LinearCall& call) {
                const LinearWeights& w = *call.weights;
+               double columns = 0;
+               for (int p = call.first_panel; p < call.last_panel; ++p) columns += w.panels[p].columns;
                timed("linear " + std::to_string(w.groups) + " x " + std::to_string(w.in) + " -> " + std::to_string(w.out),
-                     [&] { inner->grouped_linear(call); });
+                     columns * w.in * call.rows, [&] { inner->grouped_linear(call); });
              },
              [](const float* x, ptrdiff_t stride, int rows, float floor, const Quantized& out) {
-               timed(floor == 0.0f ? "quantize" : "quantize after activation", [&] { inner->quantize(x, stride, rows, floor, out); });
+               timed(floor == 0.0f ? "quantize" : "quantize after activation", 0, [&] { inner->quantize(x, stride, rows, floor, out); });
              },
-             [](const AttentionCall& call) { timed("attention", [&] { inner->attention(call); }); },
-             [](const LayerNormCall& call) { timed("layer norm", [&] { inner->layer_norm(call); }); },
-             [](const EmbeddingCall& call) { timed("embedding", [&] { inner->embedding(call); }); }};
+             [](const AttentionCall& call) {
+               timed("attention", 2.0 * call.tokens * call.tokens * call.head_size, [&] { inner->attention(call); });
+             },
+             [](const LayerNormCall& call) { timed("layer norm", 0, [&] { inner->layer_norm(call); }); },
+             [](const EmbeddingCall& call) { timed("embedding", 0, [&] { inner->embedding(call); }); }};
   return wrapped;
 }
 
-void whole(const std::string& folder, int threads, const Kernels& kernels) {
+// Rounds until about a second has passed.
+int rounds_for(double time) { return std::max(5, static_cast<int>(1.0 / std::max(time, 1e-6))); }
+
+void whole(const std::string& folder, int threads, const Kernels& kernels, const std::vector<std::string>& shapes) {
   std::mt19937 random(1);
-  const int shapes[][2] = {{1, 16}, {1, 32}, {1, 128}, {8, 128}, {1, 512}};
   Model model(Artifact::open(folder), kernels, threads);
   std::unique_ptr<Model> watched;
   if (threads == 1) watched = std::make_unique<Model>(Artifact::open(folder), timed_kernels(kernels), 1);
-  for (const auto& [sequences, length] : shapes) {
+  for (const std::string& shape : shapes) {
+    int sequences = 0, length = 0;
+    if (std::sscanf(shape.c_str(), "%dx%d", &sequences, &length) != 2 || sequences < 1 || length < 1)
+      throw InputError(shape + " is not a shape such as 8x128");
     std::vector<int32_t> lengths(static_cast<size_t>(sequences), length), ids(static_cast<size_t>(sequences * length));
     for (int32_t& id : ids) id = static_cast<int32_t>(random() % static_cast<unsigned>(model.config().vocab_size));
     std::vector<float> logits(static_cast<size_t>(sequences * std::max(model.config().num_labels, length)));
     const Batch batch{ids.data(), nullptr, lengths.data(), sequences};
     const Outputs outputs{logits.data(), nullptr, nullptr, nullptr};
-    const int rounds = std::max(10, 6400 / (sequences * length));
-    const double time = least(rounds, [&] { model.run(batch, outputs); });
-    std::printf("%dx%d, %s, %d threads: %.3f ms\n", sequences, length, kernels.name, threads, time * 1e3);
-    if (watched && length >= 128) {
-      std::map<std::string, double> best;
-      for (int i = 0; i < rounds; ++i) {
+    const auto run = [&] { model.run(batch, outputs); };
+    double (*const clock)() = threads == 1 ? now : wall;
+    const double time = least(rounds_for(least(1, run, clock)), run, clock);
+    std::printf("%s, %s, %d threads: %.3f ms\n", shape.c_str(), kernels.name, threads, time * 1e3);
+    if (watched) {
+      std::map<std::string, Spent> best;
+      for (int i = rounds_for(time); i > 0; --i) {
         spent.clear();
         watched->run(batch, outputs);
-        for (const auto& [name, t] : spent) best[name] = best.count(name) ? std::min(best[name], t) : t;
+        for (const auto& [name, s] : spent)
+          if (best.count(name) == 0 || s.seconds < best[name].seconds) best[name] = s;
       }
-      for (const auto& [name, t] : best) std::printf("    %-28s %7.3f ms\n", name.c_str(), t * 1e3);
+      for (const auto& [name, s] : best) {
+        std::printf("    %-28s %8.3f ms", name.c_str(), s.seconds * 1e3);
+        if (s.products > 0) std::printf("  %6.1f GMAC/s", s.products / s.seconds / 1e9);
+        std::printf("\n");
+      }
     }
   }
 }
@@ -161,7 +189,8 @@ int main(int argc, char** argv) {
   if (kernels == nullptr) return std::fprintf(stderr, "%s cannot run here\n", argv[name]), 2;
   try {
     if (model)
-      whole(argv[1], std::atoi(argv[2]), *kernels);
+      whole(argv[1], std::atoi(argv[2]), *kernels,
+            argc > 4 ? std::vector<std::string>(argv + 4, argv + argc) : std::vector<std::string>{"1x16", "1x32", "1x128", "8x128", "1x512"});
     else
       products(*kernels);
   } catch (const std::exception& error) {
