@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "fill-mask": ("fill_mask", "guess the masked words of a text"),
     "sentence-order": ("sentence_order", "tell whether two passages stand in their order"),
     "export": ("export", "write a model in the form that another engine runs"),
+    "demo": ("demo", "open a page in the browser that classifies what you type, on this machine"),
     "bench": ("bench", "measure speed and memory beside other models and runtimes"),
     "model": ("model", "describe a model, or convert it between checkpoint layouts"),
     "glue": ("glue", "fetch the GLUE benchmark, finetune on all of it, and write what its server scores"),

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 # checkpoint that the format cannot hold, or an output that holds something else.
 FORMATS: dict[str, tuple[str, str]] = {
     "native": ("native", "int8, a folder for this package's own engine"),
+    "web": ("web", "int8, a folder for any static host: a page that runs the model in the browser"),
 }
 
 # format -> (its precisions, one line of help); converted and verified by squeezebert.export.build, which see.
 CONVERTED: dict[str, tuple[tuple[str, ...], str]] = {
     "onnx": (("fp32", "int8"), "for ONNX Runtime, and its mobile builds (.ort)"),
+    "openvino": (("fp32", "fp16", "int8"), "for OpenVINO"),
 }
 
 REFUSED = 3

@@ -1,0 +1,87 @@
+"""Checkpoint -> a folder that any static host serves: the page that runs a classifier in the browser, and its model.
+
+The page (:data:`PAGE`) is built from ``web/`` by ``web/build.sh``; ``model/`` beside it is an artifact of the native
+engine, which the page reads as it is.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from squeezebert import artifact
+from squeezebert.errors import InputError
+from squeezebert.export import native
+from squeezebert.files import atomic_folder
+
+PAGE = Path(__file__).resolve().parents[1] / "web"
+"""The built page, its scripts and the engine's WebAssembly modules."""
+MODEL = "model"
+"""Folder of the model, below the page."""
+MODEL_FILES = (artifact.CONFIG, "tokenizer.json", artifact.WEIGHTS)
+"""What the page reads of a model."""
+
+
+def export(source: str | Path, folder: str | Path) -> None:
+    """Write a classifier and the page that runs it; ``folder`` appears whole or not at all.
+
+    Args:
+        source: Folder or hub id of a checkpoint, or the folder of a model exported as native.
+        folder: Where to write; a page written before is replaced.
+
+    Raises:
+        InputError: The model cannot be read, is no classifier or has no vocabulary; or ``folder`` holds something else.
+        MissingExtraError: As :func:`squeezebert.export.native.export`.
+        OSError: ``folder`` cannot be written, or the disk is full.
+    """
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not artifact.is_artifact(folder / MODEL):
+        raise InputError(f"{folder}: holds other files, which would be lost; give a new folder")
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; give a folder to write to")
+    with atomic_folder(folder) as target:
+        shutil.copytree(PAGE, target, dirs_exist_ok=True)
+        copy_model(source, target / MODEL)
+
+
+def copy_model(source: str | Path, folder: Path) -> None:
+    """Write the files that the page reads of a model, exporting it where it is a checkpoint.
+
+    Args:
+        source: As for :func:`export`.
+        folder: A new folder.
+
+    Raises:
+        InputError: As :func:`export`.
+    """
+    if artifact.is_artifact(source):
+        folder.mkdir()
+        for name in MODEL_FILES:
+            if (Path(source) / name).is_file():
+                shutil.copyfile(Path(source) / name, folder / name)
+    else:
+        native.export(source, folder)
+        for file in folder.iterdir():
+            if file.name not in MODEL_FILES:
+                file.unlink()
+    check_model(folder, source)
+
+
+def check_model(folder: str | Path, source: str | Path) -> None:
+    """Make sure that the page can run a model.
+
+    Args:
+        folder: The model's.
+        source: What messages call it.
+
+    Raises:
+        InputError: It cannot.
+    """
+    manifest = artifact.read_manifest(folder)
+    if f"squeezebert-{manifest.format}" != artifact.FORMAT:
+        raise InputError(f"{source}: exported as {manifest.format}, but the page runs the native format; export that")
+    if manifest.head != "sequence_classification":
+        raise InputError(f"{source}: its head is {manifest.head}, but the page labels texts; give a classifier")
+    missing = [name for name in MODEL_FILES if not (Path(folder) / name).is_file()]
+    if missing:
+        raise InputError(f"{source}: has no {' and no '.join(missing)}, which the page needs; put it there")
