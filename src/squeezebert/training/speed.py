@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from squeezebert.model.cost import table
 _BF16_PEAK = {
     "B200": 2250e12,
     "H200": 989e12,
+    "GH200": 989e12,
     "H100 PCIe": 756e12,
     "H100": 989e12,
     "A100": 312e12,
@@ -22,7 +24,7 @@ _BF16_PEAK = {
     "RTX 4090": 165e12,
     "RTX 3090": 71e12,
 }
-"""Dense bf16 FLOP/s by what the GPU's name contains, from the vendor's data sheets; the first that fits counts."""
+"""Dense bf16 FLOP/s by words of the GPU's name, from the vendor's data sheets; the first that fits counts."""
 
 
 class Peak(NamedTuple):
@@ -60,7 +62,8 @@ def peak_flops(device: torch.device, precision: str) -> Peak:
     if device.type == "cuda" and precision == "bf16":
         name = torch.cuda.get_device_name(device)
         for part, flops in _BF16_PEAK.items():
-            if part in name:
+            # Whole words: an L40 is no L4.
+            if re.search(rf"\b{part}\b", name):
                 return Peak(flops, f"data sheet of {name}")
     size, dtype = (1024, 8192)[device.type == "cuda"], {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
