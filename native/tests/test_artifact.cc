@@ -1,7 +1,5 @@
-// The reader under damage: mutated files give an error or a model, never a crash or a read beyond their end (run it
-// with the address sanitizer), and particular faults give messages that name them.
-#include <cstdlib>
-
+// The reader under damage: particular faults give messages that name them, and no file that is cut short is accepted.
+// Random damage is in fuzz_artifact.cc.
 #include "synthetic.h"
 
 using namespace sqb;
@@ -32,8 +30,7 @@ void expect(const Files& files, const char* from, const char* to, bool in_config
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  const int rounds = argc > 1 ? std::atoi(argv[1]) : 5000;
+int main() {
   Sizes sizes;
   sizes.hidden = 8, sizes.heads = 4, sizes.intermediate = 16, sizes.positions = 5, sizes.layers = 1, sizes.vocabulary = 7;
   const Files files = synthetic(sizes);
@@ -55,26 +52,5 @@ int main(int argc, char** argv) {
   }
   for (size_t length = 0; length < files.tensors.size(); length += length < 4000 ? 1 : 97)
     CHECK(!try_load(files.config, files.tensors.substr(0, length)).empty(), "cut to %zu bytes and no error", length);
-  std::mt19937 random(1);
-  int refused = 0;
-  for (int i = 0; i < rounds; ++i) {
-    std::string config = files.config, tensors = files.tensors;
-    const size_t header = 8 + static_cast<unsigned char>(tensors[0]) + 256u * static_cast<unsigned char>(tensors[1]);
-    for (unsigned n = random() % 4 + 1; n > 0; --n) {
-      const unsigned where = random() % 8;
-      std::string& text = where == 0 ? config : tensors;
-      const size_t range = where <= 4 && where > 0 ? header : text.size();
-      const size_t at = random() % range;
-      switch (random() % 4) {
-        case 0: text[at] = static_cast<char>(random()); break;
-        case 1: text[at] = static_cast<char>('0' + random() % 10); break;
-        case 2: text.erase(at, random() % 9); break;
-        default: text.insert(at, std::string(random() % 5, "0123456789{}[]\",:-e.\\"[random() % 21])); break;
-      }
-    }
-    refused += !try_load(config, tensors).empty();
-  }
-  std::printf("%d of %d mutated files refused\n", refused, rounds);
-  CHECK(refused > rounds / 3, "%d of %d", refused, rounds);
   return finish();
 }
