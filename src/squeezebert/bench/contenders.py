@@ -44,6 +44,9 @@ PACKAGES: dict[Stack, tuple[str, ...]] = {
 """What a stack needs, the packages that make its files counted in."""
 
 
+_REFERENCE = "native-reference"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Contender:
     """One line of the table."""
@@ -108,14 +111,20 @@ def contenders(instruction_sets: Sequence[str]) -> list[Contender]:
 def choose(all_: Sequence[Contender], patterns: Sequence[str]) -> list[Contender]:
     """Those whose keys match a pattern (``onnxruntime-*``), in the table's order; no pattern: all.
 
+    The native engine's reference, a hundred times slower than its kernels, takes part only where it is named.
+
     Raises:
         InputError: A pattern matches none.
     """
+
+    def matches(contender: Contender, pattern: str) -> bool:
+        return contender.key == pattern or (contender.key != _REFERENCE and fnmatchcase(contender.key, pattern))
+
     for pattern in patterns:
-        if not any(fnmatchcase(each.key, pattern) for each in all_):
+        if not any(matches(each, pattern) for each in all_):
             keys = " ".join(each.key for each in all_)
             raise InputError(f"--contenders: nobody is called {pattern!r}; there are {keys}")
-    return [each for each in all_ if not patterns or any(fnmatchcase(each.key, pattern) for pattern in patterns)]
+    return [each for each in all_ if any(matches(each, pattern) for pattern in patterns or "*")]
 
 
 def why_not(contender: Contender) -> str | None:

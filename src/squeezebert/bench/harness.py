@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -240,7 +241,7 @@ def resident_mb(process: int | str = "self") -> float | None:
 
 def shown(words: Sequence[str]) -> str:
     """A command for a report. Where data lay is nobody's concern: a path is shown by its name."""
-    return " ".join(Path(word).name if number and Path(word).exists() else word for number, word in enumerate(words))
+    return shlex.join(Path(word).name if number and Path(word).exists() else word for number, word in enumerate(words))
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
