@@ -266,7 +266,17 @@ def _time_classify(settings: Settings, models: Mapping[str, str | None], results
     )
     if model is None:
         return
-    command = [sys.executable, "-m", "squeezebert", "classify", "--model", model, _TEXT]
+    command = [
+        sys.executable,
+        "-m",
+        "squeezebert",
+        "classify",
+        "--model",
+        model,
+        "--threads",
+        str(settings.threads),
+        _TEXT,
+    ]
     try:
         # The first, whose files are not in the system's cache yet, is not counted.
         for number in range(settings.rounds + 1):
