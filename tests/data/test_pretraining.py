@@ -77,7 +77,7 @@ def unmasked(batch: PretrainingBatch) -> np.ndarray:
 def test_rows_are_passages_of_one_document(corpus: Text, mlm_only: bool) -> None:
     one = source(corpus, mlm_only=mlm_only)
     starts = corpus.sentence_offsets[corpus.document_offsets]
-    for step in range(8):
+    for step in range(20):
         batch = one.batch(step)
         ids, row = unmasked(batch), 0
         for group in one.groups(step):
