@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +35,25 @@ def shared_data() -> Path:
     if not _SHARED.is_dir():
         pytest.skip("needs the data folder beside the repository (../shared/data)")
     return _SHARED
+
+
+_NATIVE = Path(__file__).resolve().parents[1] / "native"
+
+
+@pytest.fixture(scope="session")
+def native_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """File of the native engine: the installed one, or built from the sources; once for all tests that need it."""
+    from squeezebert.runtime.engines import native
+
+    installed = native.library_path()
+    if installed is not None:
+        return installed
+    if shutil.which("cmake") is None or shutil.which("c++") is None:
+        pytest.skip("needs cmake and a C++ compiler")
+    build = tmp_path_factory.mktemp("native")
+    subprocess.run(["cmake", "-S", _NATIVE, "-B", build, "-DSQB_TESTS=OFF"], check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", build, "--parallel", "2"], check=True, capture_output=True)
+    return next(build.glob("libsqueezebert.*"))
 
 
 WORDS = "a and but dull film fine good great how is it long moving no not plot so the too very was what who why".split()

@@ -141,7 +141,7 @@ class Classifier:
 
         kept = Path(tempfile.mkdtemp(prefix="squeezebert-"))
         weakref.finalize(self, shutil.rmtree, kept, ignore_errors=True)
-        for name in (checkpoint.CONFIG, checkpoint.WEIGHTS[0], *checkpoint.VOCABULARIES):
+        for name in (checkpoint.CONFIG, checkpoint.WEIGHTS[0], *checkpoint.VOCABULARIES, "tokenizer_config.json"):
             shutil.move(folder / name, kept / name)
         return kept
 

@@ -88,9 +88,7 @@ def read_config(folder: str | Path) -> ModelConfig:
 
 def read_tokenizer(folder: Path, vocab: str | Path | None = None) -> Tokenizer | None:
     """The vocabulary ``vocab``, or else the one in the folder; None: there is none."""
-    if vocab is not None:
-        return Tokenizer.load(vocab)
-    return Tokenizer.load(folder) if any((folder / name).exists() for name in VOCABULARIES) else None
+    return Tokenizer.find(folder) if vocab is None else Tokenizer.load(vocab)
 
 
 def fit_vocabulary(config: ModelConfig, tokenizer: Tokenizer | None, where: str | Path) -> ModelConfig:

@@ -124,6 +124,16 @@ class Tokenizer:
         return cls(tokens, normalizers.BertNormalizer(**settings))
 
     @classmethod
+    def find(cls, folder: str | Path) -> Tokenizer | None:
+        """Read the tokenizer beside a model's weights; None: there is none.
+
+        Raises:
+            InputError: A file is no BERT vocabulary.
+        """
+        there = any((Path(folder) / name).exists() for name in ("tokenizer.json", "vocab.txt"))
+        return cls.load(folder) if there else None
+
+    @classmethod
     def from_vocab(cls, tokens: Sequence[str], *, lowercase: bool = True) -> Tokenizer:
         """Build from a vocabulary.
 

@@ -1,31 +1,12 @@
-"""The engine's library, built once for the tests that need it."""
+"""Small checkpoints, and the engine's library in its place."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-_NATIVE = Path(__file__).resolve().parents[2] / "native"
-
-
-@pytest.fixture(scope="session")
-def native_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from squeezebert.runtime.engines import native
-
-    installed = native.library_path()
-    if installed is not None:
-        return installed
-    if shutil.which("cmake") is None or shutil.which("c++") is None:
-        pytest.skip("needs cmake and a C++ compiler")
-    build = tmp_path_factory.mktemp("native")
-    subprocess.run(["cmake", "-S", _NATIVE, "-B", build, "-DSQB_TESTS=OFF"], check=True, capture_output=True)
-    subprocess.run(["cmake", "--build", build, "--parallel", "2"], check=True, capture_output=True)
-    return next(build.glob("libsqueezebert.*"))
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from squeezebert import artifact, checkpoint
+from squeezebert import Classifier, artifact, checkpoint
 from squeezebert.errors import InputError
 from squeezebert.export.native import export
 from squeezebert.runtime.engines.native import NativeEngine, instruction_sets
-from squeezebert.runtime.engines.reference import ReferenceModel
+from squeezebert.runtime.engines.reference import ReferenceEngine, ReferenceModel
+from squeezebert.runtime.predictor import Predictor
 
 LENGTHS = np.array([1, 2, 3, 5, 15, 17, 31, 33, 127])
 UNEQUAL = {"q_groups": 2, "k_groups": 2, "v_groups": 2, "post_attention_groups": 2, "output_groups": 1}
@@ -150,3 +151,106 @@ def test_bad_input(save_checkpoint: Callable[..., Path], tmp_path: Path) -> None
     (tmp_path / "artifact" / "model.safetensors").unlink()
     with pytest.raises(InputError, match="no such file"):
         NativeEngine.load(tmp_path / "artifact")
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [("multi_label_classification", 4), ("regression", 1), ("single_label_classification", 3)],
+)
+def test_sequence_heads_and_pairs_through_the_predictor(
+    save_classifier: Callable[..., Path], tmp_path: Path, kind: str, labels: int
+) -> None:
+    folder = save_classifier(tuple("abcd"[:labels]), problem_type=kind)
+    export(folder, tmp_path / "artifact")
+    rows = [("a great film", None), ("dull", "so moving and good"), ("not bad but long , how long", "what")]
+    exact = Predictor.load(folder, engine="torch")
+    want = np.stack(list(exact.logits(rows)))
+    for predictor in (Predictor.load(tmp_path / "artifact"), Predictor.load(folder, engine="native")):
+        assert predictor.engine.kind == exact.engine.kind
+        got = np.stack(list(predictor.logits(rows)))
+        assert got.shape == (3, labels)
+        assert relative(got, want) < 0.05  # two layers of int8, as in test_close_to_torch, and a pooler
+        assert relative(got[1], want[2]) > 0.05  # the comparison tells rows apart
+
+
+def test_embeddings(save_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    folder = save_checkpoint("encoder")
+    export(folder, tmp_path / "artifact")
+    model = checkpoint.load(folder, "encoder").model
+    ids, _ = tokens()
+    got = NativeEngine.load(tmp_path / "artifact").run_ragged(
+        ids[:20], None, np.array([3, 17]), pooled=True, mean=True, hidden=True
+    )
+    with torch.inference_mode():
+        for row, part in enumerate((slice(0, 3), slice(3, 20))):
+            want = model(torch.tensor(ids[None, part]))
+            states = want.last_hidden_state[0].numpy()
+            assert relative(got["hidden"][part][0], states[0]) < 0.03  # CLS
+            assert relative(got["mean"][row], states.mean(axis=0)) < 0.03
+            assert relative(got["pooled"][row], want.pooled[0].numpy()) < 0.05
+
+
+@pytest.mark.parametrize("head", ["masked_lm", "pretraining"])
+def test_masked_language_model(save_checkpoint: Callable[..., Path], tmp_path: Path, head: str) -> None:
+    folder = save_checkpoint(head, real_vocab_size=2041)
+    export(folder, tmp_path / "artifact")
+    ids, _ = tokens(2041)
+    gaps = [0, 7, 30]
+    got = NativeEngine.load(tmp_path / "artifact", threads=2).masked_logits(ids[:31].tolist(), gaps)
+    assert got.shape == (3, 2048)
+    assert np.isneginf(got[:, 2041:]).all()
+    oracle = ReferenceModel.load(tmp_path / "artifact").run(ids[:31], gaps_M=gaps)["vocabulary"]
+    assert relative(got[:, :2041], oracle[:, :2041]) < 2e-3  # as the hidden states of test_equals_numpy_reference
+    assert np.isneginf(oracle[:, 2041:]).all()
+    with torch.inference_mode():
+        model = checkpoint.load(folder, "masked_lm").model
+        want = model(torch.tensor(ids[None, :31]), masked_positions=torch.tensor(gaps)).logits.numpy()
+    assert relative(got[:, :2041], want[:, :2041]) < 0.05
+    for wrong, message in ((31, "outside the batch of 31 tokens"), (-1, "position -1")):
+        with pytest.raises(InputError, match=message):
+            NativeEngine.load(tmp_path / "artifact").masked_logits(ids[:31].tolist(), [wrong])
+    assert ("pooler.dense.weight" in ReferenceModel.load(tmp_path / "artifact").tensors) == (head == "pretraining")
+
+
+def test_a_checkpoint_in_memory_equals_its_artifact(save_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    folder = save_checkpoint()
+    export(folder, tmp_path / "artifact")
+    ids, types = tokens()
+    results = [
+        engine.run_ragged(ids, types, LENGTHS, logits=True)["logits"]
+        for engine in (NativeEngine.load(tmp_path / "artifact"), NativeEngine.from_checkpoint(folder))
+    ]
+    np.testing.assert_array_equal(*results)
+
+
+def test_pytorch_files_are_quantised_too(save_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    folder = save_checkpoint()
+    want = NativeEngine.from_checkpoint(folder).run_ragged(np.array([5, 6]), None, np.array([2]), logits=True)
+    torch.save(checkpoint.read_weights(folder), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    got = NativeEngine.from_checkpoint(folder).run_ragged(np.array([5, 6]), None, np.array([2]), logits=True)
+    np.testing.assert_array_equal(got["logits"], want["logits"])
+
+
+def test_numpy_stands_in_for_the_engine(save_classifier: Callable[..., Path], tmp_path: Path) -> None:
+    folder = save_classifier()
+    rows = [("a great film", None), ("dull", None)]
+    want = np.stack(list(Predictor.load(folder, engine="native").logits(rows)))
+    engine = ReferenceEngine.from_checkpoint(folder, "sequence_classification")
+    assert engine.tokenizer is not None
+    got = np.stack(list(Predictor(engine, engine.tokenizer).logits(rows)))
+    assert relative(got, want) < 1e-2
+
+
+def test_saving_writes_the_checkpoint_or_the_artifact(save_classifier: Callable[..., Path], tmp_path: Path) -> None:
+    folder = save_classifier()
+    Classifier.load(folder, engine="native").save(tmp_path / "copy")
+    want, got = (checkpoint.load(each).model.state_dict() for each in (folder, tmp_path / "copy"))
+    assert all(torch.equal(got[name], value) for name, value in want.items())
+    export(folder, tmp_path / "artifact")
+    Classifier.load(tmp_path / "artifact").save(tmp_path / "exported")
+    assert artifact.read_manifest(tmp_path / "exported") == artifact.read_manifest(tmp_path / "artifact")
+    classifier = Classifier.load(tmp_path / "copy", engine="native")
+    checkpoint.save(checkpoint.load(folder, num_labels=3, require_head=False).model, tmp_path / "copy")
+    with pytest.raises(InputError, match="was changed since the model was loaded"):
+        classifier.save(tmp_path / "again")

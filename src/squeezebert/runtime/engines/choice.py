@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from squeezebert import artifact
-from squeezebert import folder as folders
 from squeezebert.errors import InputError
 from squeezebert.runtime.engines import native
 
@@ -58,7 +57,6 @@ def load_classifier(
 
             loaded = ExportedEngine.load(source, threads=threads)
     else:
-        folders.refuse_size(source)
         loaded = _quantized(found).from_checkpoint(source, "sequence_classification", threads=threads)
     _tell(found, engine, device)
     return loaded
@@ -90,7 +88,6 @@ def load_masked_lm(source: str | Path, *, engine: EngineName = "auto") -> Masked
             )
         loaded = _quantized(found).load(source)
     else:
-        folders.refuse_size(source)
         loaded = _quantized(found).from_checkpoint(source, "masked_lm")
     _tell(found, engine, "cpu")
     return loaded

@@ -23,7 +23,7 @@ import squeezebert
 from squeezebert import artifact
 from squeezebert.errors import InputError
 from squeezebert.host import usable_cpus
-from squeezebert.runtime.engines.quantized import Origin, QuantizedEngine
+from squeezebert.runtime.engines.quantized import Origin, QuantizedEngine, quantize_checkpoint
 
 if TYPE_CHECKING:
     from squeezebert.data.collate import Batch
@@ -169,11 +169,8 @@ class NativeEngine(QuantizedEngine):
         """
         from safetensors.numpy import save
 
-        from squeezebert.export.native import quantize
-
         library = _library()
-        model = quantize(source, head)
-        origin = Origin.of_checkpoint(model)
+        model, origin = quantize_checkpoint(source, head)
         config, tensors = json.dumps(model.config).encode(), save(model.tensors)
         parts = [config, len(config), tensors, len(tensors)]
         handle = _open(library.sqb_load_memory, parts, threads, instruction_set)

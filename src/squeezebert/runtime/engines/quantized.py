@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from squeezebert import artifact
-from squeezebert import folder as folders
 from squeezebert.errors import InputError
 from squeezebert.runtime.engines import kind_of
 
@@ -34,13 +33,26 @@ class Origin:
         """Of an exported folder."""
         return cls(Path(folder), checkpoint=False)
 
-    @classmethod
-    def of_checkpoint(cls, model: Quantized) -> Origin:
-        """Of a checkpoint, quantised just now."""
-        folder = model.checkpoint.folder
-        if folder is None:
-            raise InputError("a size name stands for random weights; give a folder or a hub id")
-        return cls(folder, checkpoint=True, stamp=_stamp(folder))
+
+def quantize_checkpoint(source: str | Path, head: str | None) -> tuple[Quantized, Origin]:
+    """Load and quantise a checkpoint, to be run.
+
+    Args:
+        source: Folder or hub id.
+        head: The head that is wanted; None: the one that it carries.
+
+    Raises:
+        InputError: ``source`` is a size name, or as :func:`squeezebert.export.native.quantize`.
+        MissingExtraError: As there.
+    """
+    from squeezebert.export.native import quantize
+    from squeezebert.folder import refuse_size
+
+    refuse_size(source)
+    model = quantize(source, head)
+    folder = model.checkpoint.folder
+    assert folder is not None  # only size names have none
+    return model, Origin(folder, checkpoint=True, stamp=_stamp(folder))
 
 
 class QuantizedEngine:
@@ -60,7 +72,9 @@ class QuantizedEngine:
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
         """The vocabulary beside the weights; None: there is none."""
-        return folders.read_tokenizer(self.origin.folder)
+        from squeezebert.tokenizer import Tokenizer
+
+        return Tokenizer.find(self.origin.folder)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -94,23 +108,27 @@ class QuantizedEngine:
             InputError: The checkpoint is gone or was changed since, or ``folder`` is a file.
             OSError: ``folder`` cannot be written, or the disk is full.
         """
+        from squeezebert import arrays
+        from squeezebert.folder import writing
+
         source = self.origin.folder
         if self.origin.checkpoint:
-            from squeezebert import arrays
-
             if self.origin.stamp != _stamp(source):
                 raise InputError(
                     f"{source}: was changed since the model was loaded from it, so that it cannot be saved"
                 )
             arrays.copy(source, Path(folder), tokenizer)
             return
-        with folders.writing(Path(folder)) as target:
+        with writing(Path(folder)) as target:
             for name in (artifact.CONFIG, artifact.WEIGHTS):
                 shutil.copyfile(source / name, target / name)
             tokenizer.save(target)
 
 
 def _stamp(folder: Path) -> tuple[Any, ...]:
+    """What tells one version of a checkpoint's weights from another; of a folder that is gone, nothing."""
+    from squeezebert.folder import weight_files
+
     if not folder.is_dir():
         return ()
-    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in folders.weight_files(folder))
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weight_files(folder))

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 
 from squeezebert import artifact
 from squeezebert.files import read_json
-from squeezebert.runtime.engines.quantized import Origin, QuantizedEngine
+from squeezebert.runtime.engines.quantized import Origin, QuantizedEngine, quantize_checkpoint
 
 if TYPE_CHECKING:
     from squeezebert.data.collate import Batch
@@ -289,10 +289,8 @@ class ReferenceEngine(QuantizedEngine):
             InputError: The checkpoint cannot be read, or has another head.
             MissingExtraError: Its weights are no safetensors, and torch, which reads others, is not installed.
         """
-        from squeezebert.export.native import quantize as quantize_checkpoint
-
-        model = quantize_checkpoint(source, head)
-        return cls(model.manifest, Origin.of_checkpoint(model), ReferenceModel(model.config, model.tensors))
+        model, origin = quantize_checkpoint(source, head)
+        return cls(model.manifest, origin, ReferenceModel(model.config, model.tensors))
 
     def run(self, batch: Batch) -> Floats:
         """Compute the logits of a batch. *Shape:* ``[B, K]``."""
