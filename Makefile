@@ -1,5 +1,5 @@
 # A handful of verbs to work by.
-.PHONY: install check test bench
+.PHONY: install check test native bench
 
 install:  ## everything, at the pinned versions
 	pip install -c constraints.txt -e '.[dev]'
@@ -11,6 +11,11 @@ check:  ## style and types
 
 test:
 	python -m pytest
+
+native:  ## the engine's own tests, in C++
+	cmake -S native -B build/native
+	cmake --build build/native --parallel
+	ctest --test-dir build/native --output-on-failure
 
 bench:  ## every table in benchmarks/results; wants an otherwise idle machine
 	python benchmarks/grouped_forms.py
