@@ -10,6 +10,9 @@
 
 namespace sqb {
 
+extern const Kernels kWasmRelaxedUnsigned;
+extern const Kernels kWasmRelaxedSigned;
+
 namespace {
 
 constexpr Kernels relaxed(const char* name, bool plus128) {
@@ -21,8 +24,6 @@ constexpr Kernels relaxed(const char* name, bool plus128) {
           layer_norm_rows,
           embed_rows};
 }
-const Kernels kUnsigned = relaxed("wasm-relaxed-unsigned", true);
-const Kernels kSigned = relaxed("wasm-relaxed-signed", false);
 
 // Whether sums are those of signed `a` by `b` read as the type B, at the ends of both ranges and between. The choice is the
 // machine's and the same for all operands, so a few tell. Volatile: the compiler must not compute them.
@@ -44,11 +45,14 @@ bool dot_is_exact() {
 
 }  // namespace
 
+const Kernels kWasmRelaxedUnsigned = relaxed("wasm-relaxed-unsigned", true);
+const Kernels kWasmRelaxedSigned = relaxed("wasm-relaxed-signed", false);
+
 // Null: none; the ordinary instructions are to be used.
 const Kernels* relaxed_kernels();
 const Kernels* relaxed_kernels() {
-  if (dot_is_exact<uint8_t>()) return &kUnsigned;
-  if (dot_is_exact<int8_t>()) return &kSigned;
+  if (dot_is_exact<uint8_t>()) return &kWasmRelaxedUnsigned;
+  if (dot_is_exact<int8_t>()) return &kWasmRelaxedSigned;
   return nullptr;
 }
 

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from squeezebert import artifact
+from squeezebert.cli import main
+from squeezebert.errors import InputError
+from squeezebert.export import native, web
+
+
+def test_folder_is_whole(classifier_folder: Path, tmp_path: Path) -> None:
+    assert main(["export", "web", str(classifier_folder), str(tmp_path / "site")]) == 0
+    site = tmp_path / "site"
+    assert sorted(file.name for file in (site / "model").iterdir()) == sorted(web.MODEL_FILES)
+    assert artifact.read_manifest(site / "model").labels == ("negative", "positive")
+    for name in ("main.js", "worker.js", "thread.js", "style.css", "squeezebert.wasm", "squeezebert-relaxed.wasm"):
+        assert (site / name).stat().st_size > 0
+    # Every file that the page names is there.
+    page = (site / "index.html").read_text(encoding="utf-8")
+    assert 'src="main.js"' in page
+    assert 'href="style.css"' in page
+    # A page may be written again, and from an exported model.
+    native.export(classifier_folder, tmp_path / "artifact")
+    web.export(tmp_path / "artifact", site)
+    assert (site / "model" / "model.safetensors").read_bytes() == (tmp_path / "artifact/model.safetensors").read_bytes()
+
+
+def test_refusals(classifier_folder: Path, save_classifier: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="holds other files"):
+        web.export(classifier_folder, tmp_path / "mine")
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+    native.export(classifier_folder, tmp_path / "artifact")
+    (tmp_path / "artifact" / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"has no tokenizer\.json"):
+        web.export(tmp_path / "artifact", tmp_path / "site")
+    config = json.loads((tmp_path / "artifact" / "config.json").read_text())
+    (tmp_path / "artifact" / "config.json").write_text(json.dumps({**config, "head": "encoder"}))
+    with pytest.raises(InputError, match="its head is encoder"):
+        web.export(tmp_path / "artifact", tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
+def test_built_page_is_small() -> None:
+    sizes = {file.name: file.stat().st_size for file in web.PAGE.iterdir()}
+    assert sum(sizes.values()) < 1_000_000, sizes
