@@ -1,5 +1,8 @@
 // The reader under damage: particular faults give messages that name them, and no file that is cut short is accepted.
 // Random damage is in fuzz_artifact.cc.
+#include <cstring>
+#include <limits>
+
 #include "synthetic.h"
 
 using namespace sqb;
@@ -44,11 +47,16 @@ int main() {
   expect(files, "\"head\": \"sequence_classification\"", "\"head\": \"sequence_clarification\"", true, "sequence_clarification is unknown");
   expect(files, "embeddings.word.weight", "embeddings.word.waight", false, "no tensor embeddings.word.weight");
   expect(files, "\"dtype\": \"I8\"", "\"dtype\": \"U8\"", false, "not I8");
-  {
-    std::string nan = files.tensors;
-    const size_t header = 8 + static_cast<unsigned char>(nan[0]) + 256u * static_cast<unsigned char>(nan[1]);
-    for (int i = 0; i < 4; ++i) nan[header + static_cast<size_t>(i)] = static_cast<char>(0xff);
-    CHECK(try_load(files.config, nan).find("not finite") != std::string::npos, "a NaN scale: '%s'", try_load(files.config, nan).c_str());
+  // The data begin with the scale of the first word.
+  const std::pair<float, const char*> scales[] = {{std::numeric_limits<float>::quiet_NaN(), "embeddings.word.scale has values that are not finite"},
+                                                  {std::numeric_limits<float>::infinity(), "not finite"},
+                                                  {-1.0f, "embeddings.word.scale has a negative scale"},
+                                                  {0.0f, ""}};
+  for (const auto& [value, part] : scales) {
+    std::string tensors = files.tensors;
+    std::memcpy(&tensors[8 + static_cast<unsigned char>(tensors[0]) + 256u * static_cast<unsigned char>(tensors[1])], &value, 4);
+    const std::string message = try_load(files.config, tensors);
+    CHECK(message.find(part) != std::string::npos && (*part != 0 || message.empty()), "a scale of %g: '%s'", static_cast<double>(value), message.c_str());
   }
   for (size_t length = 0; length < files.tensors.size(); length += length < 4000 ? 1 : 97)
     CHECK(!try_load(files.config, files.tensors.substr(0, length)).empty(), "cut to %zu bytes and no error", length);

@@ -140,6 +140,7 @@ def test_bad_input(save_checkpoint: Callable[..., Path], tmp_path: Path) -> None
         (np.array([5]), np.array([0]), "lengths add up to 0"),
         (np.array([5]), np.array([2]), "lengths add up to 2"),
         (np.zeros(513, int), np.array([513]), "the model takes 1 to 512"),
+        (np.zeros(10**6, int), np.array([10**6]), "has 1000000 tokens; the model takes 1 to 512"),
         (np.array([0.5]), one, "whole numbers"),
     ):
         with pytest.raises(InputError, match=message):
