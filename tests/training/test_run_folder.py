@@ -93,8 +93,8 @@ def test_the_value_that_differs_is_named_wherever_it_stands(tmp_path: Path) -> N
     begin(tmp_path, {"phases": phases(5), "layers": [1, 2]}, {})
     with pytest.raises(InputError, match=r": phases\.1\.steps was 5 when the run began, and is 6 now; set it back"):
         begin(tmp_path, {"phases": phases(6), "layers": [1, 2]}, {})
-    with pytest.raises(InputError, match=r": layers was \[1, 2\] when the run began, and is \[1\] now"):
-        begin(tmp_path, {"phases": phases(5), "layers": [1]}, {})
+    with pytest.raises(InputError, match=r": layers was \[1, 2\] when the run began, and is \[1, 3\] now"):
+        begin(tmp_path, {"phases": phases(5), "layers": [1, 3]}, {})
 
 
 def test_space_is_asked_for_every_state_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
