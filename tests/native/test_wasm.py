@@ -34,9 +34,11 @@ def node(*arguments: str | Path, flags: tuple[str, ...] = (), **options: Any) ->
 
 def relaxed_flags() -> tuple[str, ...]:
     """What lets this node run relaxed instructions."""
-    probe = "WebAssembly.validate(new Uint8Array([0,97,115,109,1,0,0,0,1,5,1,96,0,1,123,3,2,1,0,10,15,1,13,0,65,0,253,15,65,0,253,15,253,128,2,11]))"  # noqa: E501
+    probe = (
+        f"import {{ features }} from {json.dumps(str(_ROOT / 'web/src/features.js'))}; console.log(features().relaxed)"
+    )
     for flags in ((), ("--experimental-wasm-relaxed-simd",)):
-        if node("-p", probe, flags=flags).stdout.strip() == "true":
+        if node("--input-type=module", "-e", probe, flags=flags).stdout.strip() == "true":
             return flags
     pytest.skip("this node has no relaxed SIMD")
 
