@@ -160,10 +160,14 @@ def _innermost(name: str, before: Any, now: Any) -> tuple[str, Any, Any]:
     pairs: list[tuple[Any, Any, Any]] = []
     if isinstance(before, dict) and isinstance(now, dict):
         pairs = [(key, before.get(key), now.get(key)) for key in {**now, **before}]
-    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+    elif (
         # A list of plain values, such as labels, is told whole.
-        if all(isinstance(each, dict) for each in [*before, *now]):
-            pairs = [(index, *pair) for index, pair in enumerate(zip(before, now, strict=True))]
+        isinstance(before, list)
+        and isinstance(now, list)
+        and len(before) == len(now)
+        and all(isinstance(each, dict) for each in [*before, *now])
+    ):
+        pairs = [(index, *pair) for index, pair in enumerate(zip(before, now, strict=True))]
     for key, one, other in pairs:
         if one != other:
             return _innermost(f"{name}.{key}", one, other)
