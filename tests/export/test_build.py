@@ -10,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -56,7 +55,7 @@ def _toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(build, "FORMATS", ("toy",))
     monkeypatch.setitem(command.CONVERTED, "toy", (("fp32", "int8"), "a toy"))
     # Times are those of a machine on which int8 is twice as fast.
-    monkeypatch.setattr(verify, "clock", lambda runs, _: [{"1x32": 1.0}, {"1x32": 2.0}][: len(runs)])
+    monkeypatch.setattr(verify, "clock", lambda runs, *_: [{"1x32": 1.0}, {"1x32": 2.0}][: len(runs)])
 
 
 def scale_classifier(folder: Path, factor: float) -> None:
@@ -94,7 +93,7 @@ def test_int8_is_measured_beside_fp32_and_runs_in_classify(
 def test_a_failed_check_leaves_nothing_unless_forced(
     classifier_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "clock", lambda runs, _: [{"1x32": 3.0}, {"1x32": 2.0}][: len(runs)])
+    monkeypatch.setattr(verify, "clock", lambda runs, *_: [{"1x32": 3.0}, {"1x32": 2.0}][: len(runs)])
     arguments = ["export", "toy", str(classifier_folder), str(tmp_path / "artifact")]
     assert main(arguments) == 3
     assert "not written: latency: not faster than fp32 here (1x32 takes 3.0 ms, fp32 2.0)" in capsys.readouterr().err
@@ -177,19 +176,3 @@ def test_a_missing_file_or_runtime_is_named(
     monkeypatch.setattr(sys.modules["squeezebert.export.toy"], "PACKAGES", ("nosuchruntime",))
     assert main(["export", "toy", str(classifier_folder), str(tmp_path / "b")]) == 2
     assert "pip install 'squeezebert[toy]'" in capsys.readouterr().err
-
-
-def test_rows_run_one_by_one_come_back_in_place() -> None:
-    seen = []
-
-    def run_row(ids: Any, mask: Any, types: Any) -> list[Any]:
-        seen.append(ids.shape)
-        assert mask.sum() in (1, 3)
-        return [ids.astype(np.float32)[:, :, None], ids.sum(axis=1, keepdims=True).astype(np.float32)]
-
-    ids = np.array([[5, 6, 7], [8, 0, 0]])
-    mask = np.array([[1, 1, 1], [1, 0, 0]])
-    tokens, rows = exported.run_rows(run_row, ids, mask, ids, lengths=(2, 4))
-    assert seen == [(1, 4), (1, 2)]
-    np.testing.assert_array_equal(tokens[:, :, 0], ids)
-    np.testing.assert_array_equal(rows, [[18], [8]])

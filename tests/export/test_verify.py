@@ -104,9 +104,14 @@ def test_clock_times_models_in_turns() -> None:
     calls: list[tuple[int, tuple[int, ...]]] = []
 
     def model(number: int) -> Any:
-        return lambda ids, mask, types: calls.append((number, ids.shape))
+        def run(ids: Any, mask: Any, types: Any) -> dict[str, Any]:
+            assert 0 <= ids.min() <= ids.max() < 50
+            calls.append((number, ids.shape))
+            return {}
 
-    first, second = clock([model(0), model(1)], max_length=100)
+        return run
+
+    first, second = clock([model(0), model(1)], max_length=100, known_ids=50)
     assert list(first) == list(second) == ["1x32", "1x100", "8x100"]
     assert [number for number, _ in calls] == [0, 1] * (len(calls) // 2)
 

@@ -77,7 +77,9 @@ class Probe:
     """Whether the rows are real sentences."""
 
 
-def probes(tokenizer: Tokenizer | None, *, vocab_size: int, max_length: int, pair: bool | None) -> list[Probe]:
+def probes(
+    tokenizer: Tokenizer | None, *, vocab_size: int, max_length: int, pair: bool | None, seed: int = 0
+) -> list[Probe]:
     """Inputs that verification runs.
 
     Args:
@@ -85,8 +87,9 @@ def probes(tokenizer: Tokenizer | None, *, vocab_size: int, max_length: int, pai
         vocab_size: Token ids lie below it.
         max_length: Longest sequence of the model, tokens.
         pair: Whether the model reads pairs.
+        seed: Of the random token ids.
     """
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng(seed)
     found = []
     for lengths in dict.fromkeys(tuple(min(each, max_length) for each in row) for row in LENGTHS):
         mask = (np.arange(max(lengths)) < np.array(lengths)[:, None]).astype(np.int64)
