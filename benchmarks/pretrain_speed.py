@@ -108,7 +108,7 @@ def build_model(name: str, config: ModelConfig) -> nn.Module:
             logits_BTV = self.theirs(input_ids, attention_mask=attention_mask, token_type_ids=types).logits
             return ModelOutput(logits=logits_BTV.flatten(0, 1).index_select(0, masked_positions))
 
-        def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
+        def state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:  # type: ignore[override]
             """Each parameter once: the loop's states refuse tied copies."""
             return {name: parameter.detach() for name, parameter in self.named_parameters()}
 
