@@ -2,6 +2,12 @@
 
 #include "ops/reference.h"
 
+#if SQB_ARM && defined(__linux__)
+#include <sys/auxv.h>
+#elif SQB_ARM && defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
 namespace sqb {
 
 namespace {
@@ -19,15 +25,10 @@ extern const Kernels kAvxVnni;
 extern const Kernels kAvx2;
 #elif SQB_ARM
 extern const Kernels kNeonDot;
+extern const Kernels kNeonI8mm;
 #elif SQB_WASM
 extern const Kernels kWasm;
 const Kernels* relaxed_kernels();  // isa/wasm_relaxed.cc; null where relaxed instructions are not exact
-#endif
-
-#if SQB_ARM && defined(__linux__)
-}  // namespace sqb
-#include <sys/auxv.h>
-namespace sqb {
 #endif
 
 const std::vector<const Kernels*>& available_kernels() {
@@ -43,10 +44,18 @@ const std::vector<const Kernels*>& available_kernels() {
     if (avx2) found.push_back(&kAvx2);
 #elif SQB_ARM
 #if defined(__linux__)
-    constexpr unsigned long dot = 1ul << 20;  // HWCAP_ASIMDDP
+    constexpr unsigned long dot = 1ul << 20;   // HWCAP_ASIMDDP
+    constexpr unsigned long i8mm = 1ul << 13;  // HWCAP2_I8MM
+    if (getauxval(AT_HWCAP2) & i8mm) found.push_back(&kNeonI8mm);
     if (getauxval(AT_HWCAP) & dot) found.push_back(&kNeonDot);
-#else
-    found.push_back(&kNeonDot);  // every Apple and Windows machine of this architecture that is in use
+#elif defined(__APPLE__)
+    const auto has = [](const char* feature) {
+      int value = 0;
+      size_t size = sizeof(value);
+      return sysctlbyname(feature, &value, &size, nullptr, 0) == 0 && value != 0;
+    };
+    if (has("hw.optional.arm.FEAT_I8MM")) found.push_back(&kNeonI8mm);
+    if (has("hw.optional.arm.FEAT_DotProd")) found.push_back(&kNeonDot);
 #endif
 #elif SQB_WASM
 #if SQB_WASM_RELAXED
