@@ -312,6 +312,27 @@ def _check_vocabulary(tokens: Sequence[str], where: str) -> None:
     """Refuse what is no BERT vocabulary; ``where`` stands before the line number."""
     if not tokens:
         raise InputError(f"{where}: the vocabulary is empty; it needs one token a line")
+    # All at once where nothing is wrong, as nearly always; one by one to tell what is.
+    if not _is_sound(tokens):
+        _refuse_token(tokens, where)
+    there = set(tokens)
+    missing = [name for name in SPECIAL_TOKENS if name not in there]
+    if missing:
+        raise InputError(f"{where}: no BERT vocabulary, it lacks {', '.join(missing)}")
+
+
+def _is_sound(tokens: Sequence[str]) -> bool:
+    """Whether every token is a text of one line, none of them empty or doubled."""
+    try:
+        joined = " ".join(tokens)
+        joined.encode()
+    except (TypeError, UnicodeEncodeError):
+        return False
+    return all(tokens) and "\n" not in joined and "\r" not in joined and len(set(tokens)) == len(tokens)
+
+
+def _refuse_token(tokens: Sequence[str], where: str) -> None:
+    """Name the first token that is wrong, if any is."""
     lines: dict[str, int] = {}
     for line, token in enumerate(tokens, start=1):
         _check_text(token, f"{where}:{line}: the token")
@@ -319,9 +340,6 @@ def _check_vocabulary(tokens: Sequence[str], where: str) -> None:
             raise InputError(f"{where}:{line}: {token!r} is no token; it needs one token a line, and no empty lines")
         if lines.setdefault(token, line) != line:
             raise InputError(f"{where}:{line}: token {token!r} is already on line {lines[token]}; remove one of them")
-    missing = [name for name in SPECIAL_TOKENS if name not in lines]
-    if missing:
-        raise InputError(f"{where}: no BERT vocabulary, it lacks {', '.join(missing)}")
 
 
 def _read_tokenizer_json(path: Path) -> tuple[list[str], dict[str, bool]]:
@@ -344,7 +362,7 @@ def _read_tokenizer_json(path: Path) -> tuple[list[str], dict[str, bool]]:
                 f"{path}: added token {name!r} is no part of BERT's WordPiece; take it out, or give a vocab.txt instead"
             )
     settings = _normalizer_settings(content["normalizer"], {name: name for name in _CONFIG_NAMES.values()}, path)
-    return sorted(vocabulary, key=lambda token: int(vocabulary[token])), settings
+    return sorted(vocabulary, key=vocabulary.__getitem__), settings
 
 
 def _normalizer_settings(content: object, names: Mapping[str, str], path: Path) -> dict[str, bool]:

@@ -12,6 +12,7 @@ import torch
 from squeezebert import Classifier, artifact, checkpoint
 from squeezebert.errors import InputError
 from squeezebert.export.native import export
+from squeezebert.runtime.engines import native
 from squeezebert.runtime.engines.native import NativeEngine, instruction_sets
 from squeezebert.runtime.engines.reference import ReferenceEngine, ReferenceModel
 from squeezebert.runtime.predictor import Predictor
@@ -255,3 +256,16 @@ def test_saving_writes_the_checkpoint_or_the_artifact(save_classifier: Callable[
     checkpoint.save(checkpoint.load(folder, num_labels=3, require_head=False).model, tmp_path / "copy")
     with pytest.raises(InputError, match="was changed since the model was loaded"):
         classifier.save(tmp_path / "again")
+
+
+def test_a_library_that_is_another_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ctypes.util import find_library
+
+    native._library.cache_clear()
+    try:
+        for path, message in ((find_library("m"), "an older build"), (str(tmp_path / "none.so"), "cannot be loaded")):
+            monkeypatch.setenv(native.LIBRARY_VARIABLE, str(path))
+            with pytest.raises(InputError, match=message):
+                instruction_sets()
+    finally:
+        native._library.cache_clear()

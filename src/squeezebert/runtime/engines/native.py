@@ -81,6 +81,19 @@ def _library() -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be loaded ({error})") from None
+    try:
+        _declare(library)
+    except AttributeError:
+        raise InputError(f"{path}: an older build of the native engine; install squeezebert again") from None
+    return library
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    """Give the functions of native/include/squeezebert.h their types.
+
+    Raises:
+        AttributeError: The library lacks one of them.
+    """
     pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t
     library.sqb_load.argtypes = [text, ctypes.c_int32, text, ctypes.POINTER(pointer), text, size]
     library.sqb_load_memory.argtypes = [
@@ -97,7 +110,6 @@ def _library() -> ctypes.CDLL:
         pointer, pointer, pointer, pointer, ctypes.c_int32, pointer, ctypes.c_int32, pointer, text, size,
     ]  # fmt: skip
     library.sqb_instruction_sets.restype = text
-    return library
 
 
 def instruction_sets() -> list[str]:
