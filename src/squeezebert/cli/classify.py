@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from squeezebert.cli.predicting import add_predictor_arguments, load_predictor
 from squeezebert.errors import InputError, require
+from squeezebert.runtime import models
 
 if TYPE_CHECKING:
     from squeezebert.runtime import Prediction
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted --output")
     parser.add_argument("--json", action="store_true", help="print JSON lines, with the score of every label")
-    add_predictor_arguments(parser, engine="auto")
+    add_predictor_arguments(parser, engine="auto", model=models.DEFAULT)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -192,7 +193,7 @@ def _kept(output: PredictionFile) -> str:
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """All that shapes the predictions; the input may change behind the break, where a bad row is mended."""
-    model = Path(args.model)
+    model = Path(models.find(args.model))
     files = sorted(file for file in model.iterdir() if file.is_file()) if model.is_dir() else []
     settings = {
         "--model": str(model.resolve()) if files else args.model,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from squeezebert import artifact
 from squeezebert.errors import InputError
+from squeezebert.runtime import models
 
-_SHIPPED = Path(__file__).resolve().parents[1] / "runtime" / "models"
 _TYPES = {
     **SimpleHTTPRequestHandler.extensions_map,
     ".js": "text/javascript",
@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="MODEL",
-        help="a finetuned model: checkpoint, hub id, or folder exported as native (the one that ships in the package)",
+        default=models.DEFAULT,
+        help=f"a finetuned model: checkpoint, hub id, or folder exported as native ({models.DEFAULT})",
     )
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="port; 0: any free one (8000)")
     parser.add_argument("--no-browser", action="store_true", help="only serve; do not open the browser")
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     """Serve until interrupted."""
     from squeezebert.export import web
 
-    source = _shipped() if args.model is None else args.model
+    source = models.find(args.model)
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(source)
         if artifact.is_artifact(source):
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
             web.copy_model(source, model)
         with make_server(web.PAGE, model, args.port) as server:
             address = f"http://localhost:{server.server_port}/"
-            print(f"Serving {source} at {address} (Ctrl-C ends)", flush=True)
+            print(f"Serving {args.model} at {address} (Ctrl-C ends)", flush=True)
             if not args.no_browser:
                 webbrowser.open(address)
             server.serve_forever()
@@ -105,15 +106,3 @@ class _Handler(SimpleHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing of single requests."""
-
-
-def _shipped() -> Path:
-    """The model inside the package.
-
-    Raises:
-        InputError: There is none.
-    """
-    found = sorted(folder for folder in _SHIPPED.glob("*") if artifact.is_artifact(folder))
-    if not found:
-        raise InputError("this installation carries no model; name one with --model")
-    return found[0]

@@ -19,10 +19,17 @@ def add_engine_argument(parser: argparse.ArgumentParser, *, default: str) -> Non
     )
 
 
-def add_predictor_arguments(parser: argparse.ArgumentParser, *, engine: str) -> None:
-    """Declare the flags that :func:`load_predictor` reads; ``engine`` is the default of ``--engine``."""
+def add_predictor_arguments(parser: argparse.ArgumentParser, *, engine: str, model: str | None = None) -> None:
+    """Declare the flags that :func:`load_predictor` reads.
+
+    Args:
+        parser: Takes the flags.
+        engine: Default of ``--engine``.
+        model: Default of ``--model``; None: it must be given.
+    """
+    known = "folder of a finetuned model, its hub id, or the folder of an exported one"
     parser.add_argument(
-        "--model", required=True, help="folder of a finetuned model, its hub id, or the folder of an exported one"
+        "--model", required=model is None, default=model, help=known if model is None else f"{known} ({model})"
     )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="texts run at a time (32)")
     parser.add_argument(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from squeezebert import artifact
 from squeezebert.errors import InputError
+from squeezebert.runtime import models
 from squeezebert.runtime.engines import native
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def load_classifier(
     """Load a model that classifies texts.
 
     Args:
-        source: Folder of an exported model or of a checkpoint, or a hub id.
+        source: Folder of an exported model or of a checkpoint, a hub id, or the name of a model that ships with the
+            package (:mod:`squeezebert.runtime.models`).
         engine: One of :data:`ENGINES`.
         device: "cpu", "cuda" and so on; "auto": a GPU where there is one and torch is installed.
         threads: Cores to use; None: those that this process may use.
@@ -41,6 +43,7 @@ def load_classifier(
         InputError: The model cannot be read, or the engine cannot run it here.
         MissingExtraError: The engine needs a package that is not installed.
     """
+    source = models.find(source)
     found = _choose(source, engine, device)
     if found == "torch":
         from squeezebert.runtime.engines.torch import TorchEngine
