@@ -84,7 +84,14 @@ def test_a_student_comes_nearer_to_its_teachers_layers(settings: Make, teacher: 
         with torch.inference_mode():
             return float(loss(forward(student.model.eval(), batch, CPU, hidden_states=True).hidden_states, batch))
 
-    options = {"teacher": teacher, "alpha": 0.5, "unlabelled": texts, "epochs": 10, "evaluate_every": 10, "dropout": 0.0}
+    options = {
+        "teacher": teacher,
+        "alpha": 0.5,
+        "unlabelled": texts,
+        "epochs": 10,
+        "evaluate_every": 10,
+        "dropout": 0.0,
+    }
     plain = finetune(settings(output=tmp_path / "plain", **options))
     taught = finetune(settings(output=tmp_path / "taught", hidden=1.0, **options))
     assert plain is not None
