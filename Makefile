@@ -22,3 +22,5 @@ bench:  ## every table in benchmarks/results; wants an otherwise idle machine
 	python benchmarks/torch_inference.py
 	python benchmarks/finetune_speed.py
 	python benchmarks/classify_memory.py
+	python benchmarks/pretrain_speed.py --corpus $(CORPUS)
+	squeezebert bench --output out/bench
