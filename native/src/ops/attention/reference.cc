@@ -13,6 +13,11 @@ int32_t to_level(float x, float inverse) {
   return static_cast<int32_t>(std::max(-32768.0f, std::min(32767.0f, std::nearbyint(x * inverse))));
 }
 
+// Of finite values no sum overflows; of others (a file's scales may be absurd) it wraps, as vector instructions do.
+int32_t add_product(int32_t sum, int32_t a, int32_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(sum) + static_cast<uint32_t>(a) * static_cast<uint32_t>(b));
+}
+
 }  // namespace
 
 void attention(const AttentionCall& call) {
@@ -46,7 +51,7 @@ void attention(const AttentionCall& call) {
     float top = -3.0e38f;
     for (int j = 0; j < tokens; ++j) {
       int32_t sum = 0;
-      for (int d = 0; d < size; ++d) sum += q[static_cast<size_t>(i * size + d)] * k[static_cast<size_t>(j * size + d)];
+      for (int d = 0; d < size; ++d) sum = add_product(sum, q[static_cast<size_t>(i * size + d)], k[static_cast<size_t>(j * size + d)]);
       e[static_cast<size_t>(j)] = static_cast<float>(sum) * (q_scale[static_cast<size_t>(i)] * k_scale[static_cast<size_t>(j)]);
       top = std::max(top, e[static_cast<size_t>(j)]);
     }
@@ -58,7 +63,7 @@ void attention(const AttentionCall& call) {
     const float factor = 32767.0f / total.total();
     for (int d = 0; d < size; ++d) {
       int32_t sum = 0;
-      for (int j = 0; j < tokens; ++j) sum += to_level(e[static_cast<size_t>(j)], factor) * v[static_cast<size_t>(j * size + d)];
+      for (int j = 0; j < tokens; ++j) sum = add_product(sum, to_level(e[static_cast<size_t>(j)], factor), v[static_cast<size_t>(j * size + d)]);
       call.y[i * call.y_stride + d] = static_cast<float>(sum) * context_scale;
     }
   }
