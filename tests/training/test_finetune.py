@@ -330,7 +330,7 @@ def test_the_loss_of_huge_values_is_a_number() -> None:
 
 def test_a_figure_that_is_no_number_ends_the_run(settings: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "score", lambda *args: {"accuracy": math.nan})
-    with pytest.raises(InputError, match="dev: accuracy is nan"):
+    with pytest.raises(InputError, match="dev accuracy is nan; try a lower learning rate"):
         finetune(settings(epochs=1))
 
 
