@@ -33,8 +33,15 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def _run(test: Path, processor: str) -> list[str]:
+    """Lines that a C++ test printed on an emulated processor, having passed."""
+    command = [str(_QEMU), "-L", "/usr/aarch64-linux-gnu", "-cpu", processor, str(test), "quick"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout.splitlines()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("test", ["test_ops", "test_model"])
 @pytest.mark.parametrize(
     ("processor", "sets"),
     [
@@ -43,9 +50,11 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("cortex-a72", ["reference"]),
     ],
 )
-def test_runs(build: Path, processor: str, sets: list[str], test: str) -> None:
-    command = [str(_QEMU), "-cpu", processor, str(build / test), "quick"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
-    if test == "test_ops":
-        assert [line.split(":")[0] for line in result.stdout.splitlines() if ": 0 failures" in line] == sets
+def test_operations(build: Path, processor: str, sets: list[str]) -> None:
+    lines = _run(build / "test_ops", processor)
+    assert [line.split(":")[0] for line in lines if ": 0 failures" in line] == sets
+
+
+@pytest.mark.slow
+def test_model(build: Path) -> None:
+    assert _run(build / "test_model", "max")[-1] == "passed"
