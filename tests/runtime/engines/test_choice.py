@@ -24,6 +24,7 @@ def artifact_folder(classifier_folder: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "library_path", lambda: None)
+    native._library.cache_clear()  # an earlier test may have loaded it
 
 
 @pytest.fixture
