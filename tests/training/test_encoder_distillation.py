@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.special import log_softmax, softmax
 from squeezebert.data.pretraining import PretrainingBatch
 from squeezebert.errors import InputError
 from squeezebert.model.config import ModelConfig
-from squeezebert.model.heads import SqueezeBertForMaskedLM
+from squeezebert.model.heads import SqueezeBertForMaskedLM, SqueezeBertForPreTraining
 from squeezebert.model.squeezebert import SqueezeBert
 from squeezebert.training.embedding_stage import RandomTokenSource
 from squeezebert.training.encoder_distillation import (
@@ -55,7 +56,8 @@ def _models(recipe: DistillationRecipe, student: ModelConfig, teacher: ModelConf
     torch.manual_seed(1)
     encoder = SqueezeBert(teacher).eval()
     torch.manual_seed(2)
-    model = SqueezeBertForMaskedLM(student) if recipe.mlm else SqueezeBert(student)
+    with_mlm = SqueezeBertForPreTraining if recipe.sentence_order else SqueezeBertForMaskedLM
+    model = with_mlm(student) if recipe.mlm else SqueezeBert(student)
     wrapped = DistilledEncoder(model, teacher.hidden_size, recipe).eval()
     return wrapped, encoder, EncoderDistillationLoss(encoder, wrapped.encoder, recipe, CPU)
 
@@ -92,9 +94,11 @@ def test_relations_are_the_formula(width: int) -> None:
     assert relation_loss(same, same, mask, 4).item() == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize("mlm", [0.0, 0.5])
-def test_the_loss_is_the_weighted_sum_of_its_terms(mlm: float) -> None:
-    recipe = DistillationRecipe(embedding=2.0, hidden=3.0, relations=0.25, mlm=mlm, last_layer=4.0)
+@pytest.mark.parametrize(("mlm", "order"), [(0.0, 0.0), (0.5, 0.0), (0.5, 0.75)])
+def test_the_loss_is_the_weighted_sum_of_its_terms(mlm: float, order: float) -> None:
+    recipe = DistillationRecipe(
+        embedding=2.0, hidden=3.0, relations=0.25, mlm=mlm, sentence_order=order, last_layer=4.0
+    )
     student, teacher, loss = _models(recipe, _config(), _config(groups=1))
     batch = _batch()
     loss.calibrate(batch)
@@ -133,9 +137,15 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(mlm: float) -> None:
         logits = student.model(*inputs, masked_positions=torch.from_numpy(batch.masked_positions)).logits
         scores = log_softmax(logits.detach().double().numpy(), 1)
         expected.append(-0.5 * scores[range(4), batch.masked_labels].sum())
+    if order:
+        batch = dataclasses.replace(batch, sentence_order_labels=np.array([1, 0, 1]))
+        logits = student.model(*inputs).sentence_order_logits
+        scores = log_softmax(logits.detach().double().numpy(), 1)
+        expected.append(-0.75 * scores[range(3), [1, 0, 1]].sum())
     np.testing.assert_allclose(loss(student, batch).detach().numpy(), expected, rtol=1e-4)
-    assert loss.names == ("embedding_loss", "hidden_loss", "relation_loss", "mlm_loss")[: len(expected)]
-    assert loss.count(batch) == (21, 21, 21, 4)[: len(expected)]
+    names = ("embedding_loss", "hidden_loss", "relation_loss", "mlm_loss", "sentence_order_loss")
+    assert loss.names == names[: len(expected)]
+    assert loss.count(batch) == (21, 21, 21, 4, 3)[: len(expected)]
 
 
 def test_a_student_of_the_teachers_weights_has_no_error() -> None:

@@ -15,7 +15,7 @@ from squeezebert.tokenizer import Tokenizer
 from squeezebert.training import embedding_stage
 from squeezebert.training import pretrain as module
 from squeezebert.training.loop import Interrupted
-from squeezebert.training.pretrain import PretrainSettings, pretrain
+from squeezebert.training.pretrain import PretrainSettings, evaluate_run, pretrain
 from squeezebert.training.progress import read_log
 from squeezebert.training.recipes import load_recipe
 
@@ -134,6 +134,28 @@ def test_masked_tokens_may_join(settings: Callable[..., PretrainSettings]) -> No
     assert not (chosen.output / "embedding").exists()
 
 
+def test_the_whole_of_pretraining_may_join(settings: Callable[..., PretrainSettings], pretraining_corpus: Path) -> None:
+    heads = ["distillation.mlm=0.5", "distillation.sentence_order=0.25", "distillation.embedding_steps=0"]
+    chosen = settings("run", *heads, "phases.0.steps=4", "log_every=1")
+    result = pretrain(chosen)
+    assert result is not None
+    assert result.metrics is not None
+    figures = result.metrics["figures"]["held_out"]
+    again = evaluate_run(chosen.output, pretraining_corpus, rows=32, device="cpu")["held_out"]
+    for name in ("mlm_loss", "mlm_accuracy", "sentence_order_loss", "sentence_order_accuracy"):
+        assert figures[name] == pytest.approx(again[name], rel=1e-5)
+    # The loss is the distillation's, with its weights.
+    layers = (figures["layer_1_error"] + 2 * figures["layer_2_error"]) / 3
+    expected = figures["embedding_error"] + layers + 0.1 * figures["relation_loss"]
+    expected += 0.5 * figures["mlm_loss"] + 0.25 * figures["sentence_order_loss"]
+    assert figures["loss"] == pytest.approx(expected, rel=1e-5)
+    # What is logged is what enters the loss.
+    logged = [line["mlm_loss"] for line in read_log(chosen.output) if "mlm_loss" in line]
+    assert 0.7 < logged[-1] / (0.5 * figures["mlm_loss"]) < 1.4
+    assert checkpoint.find_head(chosen.output) == "pretraining"
+    assert (chosen.output / "pretraining_curves.png").stat().st_size > 1000
+
+
 def test_a_run_stopped_in_its_first_stage_says_so(settings: Callable[..., PretrainSettings]) -> None:
     result = pretrain(settings(max_minutes=1e-9))
     assert result is not None
@@ -143,7 +165,8 @@ def test_a_run_stopped_in_its_first_stage_says_so(settings: Callable[..., Pretra
     assert finished.metrics is not None
 
 
-def test_the_recipe_of_the_package_runs(pretraining_corpus: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["distil-laptop", "joint-laptop"])
+def test_the_recipes_of_the_package_run(name: str, pretraining_corpus: Path, tmp_path: Path) -> None:
     import transformers
 
     tokenizer = Tokenizer.load(pretraining_corpus)
@@ -154,7 +177,7 @@ def test_the_recipe_of_the_package_runs(pretraining_corpus: Path, tmp_path: Path
     )  # fmt: skip
     transformers.BertModel(config).save_pretrained(tmp_path / "teacher")
     steps = ["phases.0.steps=2", "phases.0.batch_size=4", "distillation.embedding_steps=2"]
-    recipe = load_recipe("distil-laptop", steps)
+    recipe = load_recipe(name, steps)
     assert recipe.tokens == 2 * 4 * 128
     result = pretrain(
         PretrainSettings(

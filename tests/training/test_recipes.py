@@ -14,7 +14,7 @@ from squeezebert.training.speed import training_flops
 
 
 def test_recipes_of_the_package() -> None:
-    assert recipe_names() == ["distil-laptop", "laptop", "one-gpu-1h", "one-gpu-24h", "paper"]
+    assert recipe_names() == ["distil-laptop", "joint-laptop", "laptop", "one-gpu-1h", "one-gpu-24h", "paper"]
 
 
 def test_paper_is_the_model_card_s() -> None:
@@ -147,6 +147,7 @@ def test_what_is_learned_from_a_teacher() -> None:
         "encoder", "pretraining", "masked_lm", "masked_lm",
     ]  # fmt: skip
     for change, message in (
+        ("distillation.sentence_order=1", r"distillation\.sentence_order needs distillation\.mlm above 0"),
         ("distillation.hidden=-1", r"distillation\.hidden must be at least 0"),
         ("distillation.last_layer=0", r"distillation\.last_layer must be above 0"),
         ("distillation.layers=[1.5]", r"distillation\.layers must be a list of whole numbers"),

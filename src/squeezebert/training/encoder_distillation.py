@@ -9,6 +9,7 @@ tokens that are not padding:
                                keys and values of the last layer, cut into equally many relation heads
                                                           MiniLMv2 (Wang et al. 2021, equations 4 to 6)
     masked tokens              cross-entropy
+    sentence order             cross-entropy
 
 The mean is that of the layer, not the token's own square: of all-MiniLM-L6-v2's last layer the vectors' squares lie
 between 1 and 160, and the short ones would outweigh the others. A term is reported as it enters the loss, times its
@@ -31,6 +32,7 @@ from squeezebert.errors import InputError
 from squeezebert.model.squeezebert import SqueezeBert
 from squeezebert.tokenizer import Tokenizer
 from squeezebert.training.losses import to_device, unwrapped
+from squeezebert.training.pretraining_loss import summed_cross_entropy
 from squeezebert.training.progress import Figures
 from squeezebert.training.recipes import DistillationRecipe
 
@@ -46,13 +48,15 @@ class States(NamedTuple):
     """Queries, keys and values of the last layer, ``[B, T, C]`` each; empty where they are not compared."""
     logits: Tensor | None
     """Scores of the masked tokens, ``[M, V]``; None without them."""
+    order_logits: Tensor | None
+    """Scores of the passages' order, ``[B, 2]``; None without them."""
 
 
 class DistilledEncoder(nn.Module):
     """A student, and the layers that widen its hidden states to the teacher's.
 
     Args:
-        model: The student: a bare encoder, or one with a masked language model.
+        model: The student: a bare encoder, or one with the heads of pretraining.
         teacher_width: Channels of the teacher's hidden states.
         recipe: What is compared.
     """
@@ -65,8 +69,9 @@ class DistilledEncoder(nn.Module):
         self.embedding_projection = nn.Linear(width, teacher_width) if differ and recipe.embedding else nn.Identity()
         self.hidden_projection = nn.Linear(width, teacher_width) if differ and recipe.hidden else nn.Identity()
         self._relations = bool(recipe.relations)
-        # Nothing here looks at the pooled vector.
-        self.encoder.pooler.requires_grad_(False)
+        if not recipe.sentence_order:
+            # Nothing looks at the pooled vector.
+            self.encoder.pooler.requires_grad_(False)
 
     @property
     def encoder(self) -> SqueezeBert:
@@ -84,6 +89,7 @@ class DistilledEncoder(nn.Module):
             (self.embedding_projection(first), *map(self.hidden_projection, others)),
             relation_vectors(self.encoder, output.hidden_states) if self._relations else (),
             output.logits,
+            output.sentence_order_logits,
         )
 
 
@@ -125,6 +131,7 @@ class EncoderDistillationLoss:
             "hidden_loss": recipe.hidden,
             "relation_loss": recipe.relations,
             "mlm_loss": recipe.mlm,
+            "sentence_order_loss": recipe.sentence_order,
         }
         self._weights = {name: weight for name, weight in weights.items() if weight}
         self._scales = [1.0] * (teacher.config.num_hidden_layers + 1)
@@ -138,8 +145,9 @@ class EncoderDistillationLoss:
         self._scales = [float(relative_error(torch.zeros_like(t), t, inputs[1], 1.0)) / batch.tokens for t in states]
 
     def count(self, batch: PretrainingBatch) -> tuple[float, ...]:
-        """Number of tokens; for the masked language model, of masked ones."""
-        return tuple(len(batch.masked_labels) if name == "mlm_loss" else batch.tokens for name in self.names)
+        """Number of tokens; for the masked language model of masked ones, for the sentence order of rows."""
+        others = {"mlm_loss": len(batch.masked_labels), "sentence_order_loss": len(batch.input_ids)}
+        return tuple(others.get(name, batch.tokens) for name in self.names)
 
     def tokens(self, batch: PretrainingBatch) -> int:
         """Number of tokens without padding."""
@@ -180,8 +188,10 @@ class EncoderDistillationLoss:
             ]  # fmt: skip
             terms["relation_loss"] = torch.stack(losses).sum()
         if ours.logits is not None:
-            labels = to_device(batch.masked_labels, self._device)
-            terms["mlm_loss"] = F.cross_entropy(ours.logits.float(), labels, reduction="sum")
+            terms["mlm_loss"] = summed_cross_entropy(ours.logits, batch.masked_labels, self._device)
+        if ours.order_logits is not None and batch.sentence_order_labels is not None:
+            labels = batch.sentence_order_labels
+            terms["sentence_order_loss"] = summed_cross_entropy(ours.order_logits, labels, self._device)
         return terms
 
     def _inputs(self, batch: PretrainingBatch) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -303,8 +313,8 @@ def score_distillation(
     if accelerator.num_processes > 1:
         totals = accelerator.reduce(totals)
     losses, counts, values = torch.split(totals, [len(losses), len(counts), len(names)])
-    masked = counts[loss.names.index("mlm_loss")] if "mlm_loss" in loss.names else counts[-1]
+    own_counts = dict(zip(loss.names, counts.tolist(), strict=False))
     figures = {"loss": float((losses / counts[:-1].clamp(min=1)).sum())}
     for name, value in zip(names, values.tolist(), strict=True):
-        figures[name] = value / float(masked if name == "mlm_loss" else counts[-1])
+        figures[name] = value / own_counts.get(name, float(counts[-1]))
     return {"held_out": figures}

@@ -35,7 +35,7 @@ class GeneralDistillation:
     Args:
         source: The teacher's folder or hub id.
         recipe: What is learned, and on rows of which length.
-        model: The student: a bare encoder, or one with a masked language model.
+        model: The student: a bare encoder, or one with the heads of pretraining.
         tokenizer: The corpus's vocabulary.
         device: Where to compute.
 
@@ -164,7 +164,7 @@ tokens, relative to the mean square of the teacher's vectors in that layer; 0 wo
 | --- | --- |
 {figures}
 
-Curves: `curves.png`.
+Curves: `curves.png`{" and `pretraining_curves.png`" if recipe.predicts == "pretraining" else ""}.
 
 ## Training
 

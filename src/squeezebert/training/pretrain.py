@@ -80,7 +80,7 @@ class PretrainSettings:
     device: Device = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     teacher: str | None = None
-    """Encoder to learn from, a folder or hub id, instead of masked tokens and sentence order."""
+    """Encoder to learn from, a folder or hub id; masked tokens and sentence order only as the recipe weighs them."""
     command: tuple[str, ...] = ()
     """Words of the command line that began the run, without ``--resume``; to be told how to go on."""
 
@@ -289,10 +289,11 @@ def _run(
             accumulation = _accumulation(phase, accelerator.num_processes)
 
             def evaluate(rows: PretrainingSource = held_out_sources[index]) -> tuple[float, Figures]:
-                if distillation is not None:
-                    figures = distillation.score(rows, accelerator, precision)
-                else:
+                figures: Figures = {"held_out": {}}
+                if recipe.predicts == "pretraining" or distillation is None:
                     figures = score_held_out(model, rows, accelerator, rows=recipe.held_out_rows, precision=precision)
+                if distillation is not None:
+                    figures["held_out"] |= distillation.score(rows, accelerator, precision)["held_out"]
                 return -figures["held_out"]["loss"], figures
 
             progress = fit(
@@ -559,11 +560,19 @@ def _finish(
 def _draw(settings: PretrainSettings, recipe: Recipe) -> None:
     log = read_log(settings.output)
     if any("loss" in line for line in log):
-        if recipe.distillation is not None:
-            draw_distillation_curves(settings.output / "curves.png", log, title=settings.size)
-            return
         borders = list(accumulate(phase.steps for phase in recipe.phases))[:-1]
-        draw_pretraining_curves(settings.output / "curves.png", log, title=settings.size, borders=borders)
+        weights = recipe.distillation
+        if weights is None:
+            draw_pretraining_curves(settings.output / "curves.png", log, title=settings.size, borders=borders)
+            return
+        draw_distillation_curves(settings.output / "curves.png", log, title=settings.size)
+        if recipe.predicts == "pretraining":
+            # Logged as they enter the loss, with their weights.
+            own = {"mlm_loss": weights.mlm, "sentence_order_loss": weights.sentence_order}
+            log = [{name: value / own[name] if name in own else value for name, value in line.items()}
+                   for line in log]  # fmt: skip
+            path = settings.output / "pretraining_curves.png"
+            draw_pretraining_curves(path, log, title=settings.size, borders=borders)
 
 
 def _saved_step(output: Path) -> int:

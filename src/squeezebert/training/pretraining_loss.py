@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,9 +38,9 @@ class PretrainingLoss:
     def __call__(self, model: nn.Module, batch: PretrainingBatch) -> Tensor:
         """Sums of the losses. *Shape:* ``[terms]``."""
         output = forward(model, batch, self._device)
-        terms = [_sum(output.logits, batch.masked_labels, self._device)]
+        terms = [summed_cross_entropy(output.logits, batch.masked_labels, self._device)]
         if batch.sentence_order_labels is not None:
-            terms.append(_sum(output.sentence_order_logits, batch.sentence_order_labels, self._device))
+            terms.append(summed_cross_entropy(output.sentence_order_logits, batch.sentence_order_labels, self._device))
         return torch.stack(terms)
 
 
@@ -53,8 +55,8 @@ def forward(model: nn.Module, batch: PretrainingBatch, device: torch.device) -> 
     )
 
 
-def _sum(logits: Tensor, labels: Any, device: torch.device) -> Tensor:
-    """Sum of the cross-entropies."""
+def summed_cross_entropy(logits: Tensor, labels: NDArray[np.int64], device: torch.device) -> Tensor:
+    """Sum of the cross-entropies of ``[N, K]`` scores and ``[N]`` labels, in nats. Scalar."""
     target = to_device(labels, device)
     if logits.device.type == "cpu":
         total: Tensor = _CrossEntropy.apply(logits, target)  # type: ignore[no-untyped-call]

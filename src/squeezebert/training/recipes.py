@@ -85,6 +85,8 @@ class DistillationRecipe:
     """Weight of the self-attention relations of the last layer."""
     mlm: float = 0.0
     """Weight of the masked tokens; 0: nothing is masked."""
+    sentence_order: float = 0.0
+    """Weight of the passages' order; it needs the masked tokens, too."""
     layers: tuple[int, ...] = ()
     """The teacher's layer for each of the student's, from 1, 0 for none; empty: spread evenly."""
     last_layer: float = 2.0
@@ -99,13 +101,15 @@ class DistillationRecipe:
     """Learning rate of that stage at its peak."""
 
     def __post_init__(self) -> None:
-        for name in ("embedding", "hidden", "relations", "mlm", "relation_heads", "embedding_steps"):
+        for name in ("embedding", "hidden", "relations", "mlm", "sentence_order", "relation_heads", "embedding_steps"):
             value = getattr(self, name)
             _check(f"distillation.{name}", value, 0 <= value < float("inf"), "at least 0")
         _check("distillation.last_layer", self.last_layer, 0 < self.last_layer < float("inf"), "above 0")
         _check("distillation.embedding_tokens", self.embedding_tokens, self.embedding_tokens >= 1, "at least 1")
         rate = self.embedding_learning_rate
         _check("distillation.embedding_learning_rate", rate, 0 < rate < 1, "above 0 and below 1")
+        if self.sentence_order and not self.mlm:
+            raise InputError("recipe: distillation.sentence_order needs distillation.mlm above 0")
         if not self.embedding + self.hidden + self.relations:
             raise InputError("recipe: distillation needs a weight above 0 for embedding, hidden or relations")
 
@@ -167,7 +171,7 @@ class Recipe:
     gradient_checkpointing: bool = False
     """Compute each layer again in the backward pass: a third more time, much less memory."""
     distillation: DistillationRecipe | None = None
-    """What is learned from a teacher, which takes the place of masked tokens and sentence order; none without one."""
+    """What is learned from a teacher, and of masked tokens and sentence order beside it; none without one."""
 
     def __post_init__(self) -> None:
         if not self.phases:
@@ -203,6 +207,8 @@ class Recipe:
     def predicts(self) -> Literal["encoder", "masked_lm", "pretraining"]:
         """The head that is trained, a key of :data:`squeezebert.model.heads.HEADS`."""
         if self.distillation is not None:
+            if self.distillation.sentence_order:
+                return "pretraining"
             return "masked_lm" if self.distillation.mlm else "encoder"
         return "masked_lm" if self.mlm_only else "pretraining"
 
