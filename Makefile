@@ -10,7 +10,7 @@ check:  ## style and types
 	mypy
 
 test:
-	python -m pytest
+	python -m pytest -n 2
 
 native:  ## the engine's own tests, in C++
 	cmake -S native -B build/native

@@ -20,7 +20,7 @@ BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
 def test_first_block_holds_the_two_commands() -> None:
     first, second = BLOCKS[0][1].strip().splitlines()
     assert first.startswith("pip install -c constraints.txt . && squeezebert classify ")
-    assert second == "pip install -c constraints.txt '.[dev]' && python -m pytest"
+    assert second == "pip install -c constraints.txt '.[dev]' && python -m pytest -n 2"
 
 
 def test_first_command_then_the_program(capsys: pytest.CaptureFixture[str]) -> None:
