@@ -17,12 +17,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from squeezebert import artifact
 from squeezebert.errors import InputError
 from squeezebert.files import write_json
 from squeezebert.folder import (
     CONFIG,
     EXTRA,
+    TOKENIZER_FILES,
     VOCABULARIES,
+    WEIGHT_FILES,
     WEIGHTS,
     Matched,
     check_values,
@@ -32,9 +35,11 @@ from squeezebert.folder import (
     match,
     read_config,
     read_extra,
+    read_object,
     read_safetensors,
     read_tokenizer,
     resolve,
+    size_config,
     summary,
     weight_files,
     writing,
@@ -42,13 +47,13 @@ from squeezebert.folder import (
 from squeezebert.folder import find_head as _find_head
 from squeezebert.folder import require_head as _require_head
 from squeezebert.model import hf
-from squeezebert.model.config import SIZES, ModelConfig
+from squeezebert.model.config import ModelConfig
 from squeezebert.model.heads import HEADS
 from squeezebert.tokenizer import Tokenizer
 
 __all__ = [
-    "CONFIG", "VOCABULARIES", "WEIGHTS", "LoadReport", "Loaded", "convert", "find_head", "is_size", "load",
-    "read_config", "read_weights", "resolve", "save",
+    "CONFIG", "TOKENIZER_FILES", "VOCABULARIES", "WEIGHTS", "WEIGHT_FILES", "LoadReport", "Loaded", "convert",
+    "find_head", "is_size", "load", "read_config", "read_object", "read_weights", "resolve", "save", "size_config",
 ]  # fmt: skip
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -112,7 +117,8 @@ def load(
     """Load a model with one of its heads.
 
     Args:
-        source: Folder, hub id (``owner/name``) or size name (random weights).
+        source: Folder of a checkpoint or of a model exported for the native engine, hub id (``owner/name``), name of a
+            model that ships with the package, or size name (random weights, see :func:`squeezebert.folder.is_size`).
         head: A key of :data:`squeezebert.model.heads.HEADS`.
         vocab: Vocabulary in place of the source's own: a file, folder or hub id. With a size name it also decides
             ``vocab_size``: its tokens, rounded up to a multiple of 64.
@@ -228,9 +234,17 @@ def find_head(source: str | Path) -> str:
 def read_weights(folder: str | Path) -> dict[str, Tensor]:
     """Read a checkpoint's tensors by their published names, as they are stored, sharded or not.
 
+    Those of a model exported for the native engine are given the values that its integers stand for.
+
     Raises:
         InputError: No weights, a damaged file, or one that holds more than tensors.
     """
+    if artifact.is_artifact(folder):
+        from squeezebert.export import native
+
+        stored = read_safetensors(Path(folder) / artifact.WEIGHTS, "np")
+        state = {name: torch.from_numpy(values) for name, values in native.unpack(stored).items()}
+        return hf.state_to_published(state)
     tensors: dict[str, Tensor] = {}
     for path in weight_files(folder):
         tensors.update(_read_file(path))
@@ -273,7 +287,7 @@ def _finite(tensor: Tensor) -> bool:
 
 
 def _build(size: str, head: str, vocab: str | Path | None, changes: dict[str, Any]) -> Loaded:
-    config = SIZES[size]
+    config = size_config(size)
     tokenizer = None
     if vocab is not None:
         tokenizer = Tokenizer.load(vocab)

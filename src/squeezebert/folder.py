@@ -14,25 +14,48 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from squeezebert import artifact
 from squeezebert.errors import InputError, require
 from squeezebert.files import atomic_folder, read_json, safetensors_errors, staged_files
 from squeezebert.model import hf
 from squeezebert.model.config import SIZES, ModelConfig
 from squeezebert.model.shapes import uses_pooler
+from squeezebert.runtime import models
 from squeezebert.tokenizer import Tokenizer
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Names of weight files, the first present being read; with ``.index.json`` appended, the index of their shards."""
+WEIGHT_FILES = ("model*.safetensors*", "pytorch_model*.bin*")
+"""Patterns of all these, shards included."""
 VOCABULARIES = ("tokenizer.json", "vocab.txt")
+TOKENIZER_FILES = (
+    "tokenizer*", "vocab*", "merges.txt", "*.model", "bpe.codes", "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
+"""Patterns of whatever a tokenizer is stored in, those of other kinds of models (which may be teachers) included."""
 EXTRA = "squeezebert"
 """Key of config.json under which other rooms keep what transformers has no field for."""
 _MOST_PADDING = 128  # rows by which a word embedding is rounded up, at the most; a vocabulary lacking more is another's
 
 
+RANDOM = "random:"
+"""Before a size name: random weights, also where a model of that name ships with the package."""
+
+
 def is_size(source: str | Path) -> bool:
-    """Whether ``source`` is a size name; a folder of that name comes first."""
-    return str(source) in SIZES and not Path(source).exists()
+    """Whether ``source`` stands for random weights: ``random:small``, or the name of a size that no model has.
+
+    A folder of that name comes first, then a model that ships with the package.
+    """
+    name = str(source)
+    if name.startswith(RANDOM):
+        return name.removeprefix(RANDOM) in SIZES
+    return name in SIZES and models.find(name) == name and not Path(name).exists()
+
+
+def size_config(source: str | Path) -> ModelConfig:
+    """Sizes that a ``source`` of which :func:`is_size` holds stands for."""
+    return SIZES[str(source).removeprefix(RANDOM)]
 
 
 def refuse_size(source: str | Path) -> None:
@@ -46,13 +69,15 @@ def refuse_size(source: str | Path) -> None:
 
 
 def resolve(source: str | Path) -> Path:
-    """Folder of a checkpoint: ``source`` itself, or the hub's copy, fetched where it is not in the cache.
+    """Folder of a checkpoint: ``source`` itself, that of a model of that name in the package, or the hub's copy.
+
+    The hub's is fetched where it is not in the cache.
 
     Raises:
         InputError: No such folder, and no hub id that can be reached.
         MissingExtraError: A hub id, but huggingface_hub is not installed.
     """
-    path = Path(source).expanduser()
+    path = Path(models.find(source)).expanduser()
     if path.is_dir():
         return path
     if path.exists():
@@ -62,9 +87,9 @@ def resolve(source: str | Path) -> Path:
             f"{source}: no such folder; give a folder, a hub id (owner/name) or a size name ({', '.join(SIZES)})"
         )
     hub = require("huggingface_hub", "hub")
-    described = [CONFIG, *VOCABULARIES, "tokenizer_config.json"]
+    described = [CONFIG, *TOKENIZER_FILES]
     try:
-        for weights in ("model*.safetensors*", "pytorch_model*.bin*"):
+        for weights in WEIGHT_FILES:
             folder = Path(hub.snapshot_download(source, allow_patterns=[*described, weights]))
             if any(folder.glob(weights)):
                 break
@@ -75,7 +100,7 @@ def resolve(source: str | Path) -> Path:
 
 
 def read_config(folder: str | Path) -> ModelConfig:
-    """Read a checkpoint's ``config.json``.
+    """Read the ``config.json`` of a checkpoint, or of a model exported for the native engine.
 
     Raises:
         InputError: It is missing, not JSON, of another kind of model, or has a wrong value.
@@ -83,7 +108,14 @@ def read_config(folder: str | Path) -> ModelConfig:
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise InputError(f"{folder}: no {CONFIG}; a checkpoint has one beside its weights")
-    return hf.config_from_published(read_object(path), str(path))
+    values = read_object(path)
+    if artifact.is_artifact(folder):
+        manifest = artifact.read_manifest(folder)
+        if manifest.format != "native":
+            raise InputError(f"{folder}: exported as {manifest.format}; give the checkpoint that it was made from")
+        names = {str(index): label for index, label in enumerate(manifest.labels)}
+        values = {**values, "model_type": hf.MODEL_TYPE, "id2label": names or None}
+    return hf.config_from_published(values, str(path))
 
 
 def read_tokenizer(folder: Path, vocab: str | Path | None = None) -> Tokenizer | None:

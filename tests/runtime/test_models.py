@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from squeezebert import Classifier
 from squeezebert.cli import main
 from squeezebert.data.tasks import get_task, load_split
+from squeezebert.errors import InputError
 from squeezebert.evaluation.metrics import score
+from squeezebert.files import read_json, write_json
+from squeezebert.folder import is_size, read_config, size_config
 from squeezebert.runtime import models
 from squeezebert.runtime.predictor import Predictor
 
@@ -39,6 +43,42 @@ def test_names_are_for_models_and_folders_come_first(tmp_path: Path, monkeypatch
     assert models.find("small-sst2") == "small-sst2"
     monkeypatch.undo()
     assert Classifier.load("small-sst2").labels == ("negative", "positive")
+
+
+def test_a_model_of_the_package_is_a_checkpoint_too() -> None:
+    pytest.importorskip("torch")
+    from squeezebert import checkpoint
+
+    loaded = checkpoint.load("small-sst2")
+    assert loaded.config.labels == ("negative", "positive")
+    assert loaded.tokenizer is not None
+    assert loaded.report.missing == loaded.report.unexpected == ()
+    ours = loaded.model.state_dict()
+    with safe_open(FOLDER / "small-sst2" / "model.safetensors", "np") as file:
+        for layer in ("embeddings.word", "layers.3.attention.query"):
+            values, scale = (file.get_tensor(f"{layer}.{part}") for part in ("weight", "scale"))
+            expected = values.astype(np.float64) * scale[:, None]
+            np.testing.assert_allclose(ours[f"transformer.{layer}.weight"].numpy(), expected, rtol=2**-23)
+        np.testing.assert_array_equal(ours["classifier.bias"].numpy(), file.get_tensor("classifier.bias"))
+    # With other labels, only the classifier is new.
+    again = checkpoint.load("small-sst2", num_labels=3)
+    assert {name.partition(".")[0] for name in again.report.reinitialised} == {"classifier"}
+
+
+def test_a_size_name_without_a_model_is_random() -> None:
+    assert is_size("base")
+    assert is_size("random:base")
+    assert is_size("random:small")
+    assert not is_size("random:small-sst2")
+    assert not is_size("small-sst2")
+    assert size_config("random:tiny") == size_config("tiny")
+
+
+def test_only_the_native_format_can_be_trained_further(tmp_path: Path) -> None:
+    values = read_json(FOLDER / "small-sst2" / "config.json")
+    write_json(tmp_path / "config.json", {**values, "format": "squeezebert-onnx"})
+    with pytest.raises(InputError, match="exported as onnx; give the checkpoint"):
+        read_config(tmp_path)
 
 
 def test_small_sst2_scores_what_its_card_says(shared_data: Path) -> None:

@@ -129,3 +129,16 @@ def pack(state: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         else:
             tensors[name] = np.ascontiguousarray(value, dtype=np.float32)
     return tensors
+
+
+def unpack(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+    """Undo :func:`pack`: the parameters that the artifact stands for, the encoder's without a prefix."""
+    state: dict[str, NDArray[np.float32]] = {}
+    for name, values in tensors.items():
+        module, _, kind = name.rpartition(".")
+        if kind == "scale":
+            continue
+        state[name] = values.astype(np.float32)
+        if kind == "weight" and f"{module}.scale" in tensors:
+            state[name] *= tensors[f"{module}.scale"][:, None]
+    return state
