@@ -435,6 +435,10 @@ def test_a_hub_id_fetches_the_needed_files_only(tmp_path: Path, monkeypatch: pyt
     hub = pytest.importorskip("huggingface_hub")
     origin = write_published(tmp_path / "origin", their_model("encoder", "published").state_dict())
     (origin / "flax_model.msgpack").write_bytes(b"large")
+    # A teacher of another kind may keep its vocabulary in any of these alone.
+    vocabularies = {"merges.txt", "vocab.json", "spiece.model", "bpe.codes", "added_tokens.json"}
+    for name in vocabularies:
+        (origin / name).touch()
     asked = []
 
     def snapshot_download(repo_id: str, *, allow_patterns: list[str]) -> str:
@@ -450,7 +454,8 @@ def test_a_hub_id_fetches_the_needed_files_only(tmp_path: Path, monkeypatch: pyt
     loaded = load("squeezebert/squeezebert-uncased", "encoder")
     assert loaded.report.source == "squeezebert/squeezebert-uncased"
     assert set(asked) == {"squeezebert/squeezebert-uncased"}
-    assert {file.name for file in (tmp_path / "cache").iterdir()} == {"config.json", "pytorch_model.bin"}
+    fetched = {file.name for file in (tmp_path / "cache").iterdir()}
+    assert fetched == {"config.json", "pytorch_model.bin", *vocabularies}
 
 
 def test_a_hub_id_without_network_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -222,6 +222,28 @@ def test_what_cannot_teach_is_refused(roberta: Path, tmp_path: Path) -> None:
         teacher_logits(Teacher.open(str(broken)), EXAMPLES, max_length=32, device=CPU, folder=tmp_path / "cache")
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (["id2label"], "must hold a JSON object"),
+        ({"id2label": ["no", "yes"]}, "id2label must map each output to its name"),
+        ({"id2label": {"no": 0, "yes": 1}}, "id2label must map each output to its name"),
+        ({"num_labels": "3"}, "num_labels must be a whole number, not '3'"),
+        ({"num_labels": 3, "id2label": {"0": "no", "1": "yes"}}, "num_labels is 3, but id2label names 2"),
+    ],
+)
+def test_a_configuration_that_is_none_is_refused(tmp_path: Path, config: Any, message: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=rf"config\.json: {message}"):
+        Teacher.open(str(tmp_path))
+
+
+def test_labels_without_names_are_numbered(tmp_path: Path) -> None:
+    for config, labels in (({"num_labels": 3}, 3), ({}, 2), ({"id2label": {"1": "LABEL_1", "0": "LABEL_0"}}, 2)):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert Teacher.open(str(tmp_path)).labels == tuple(f"LABEL_{index}" for index in range(labels))
+
+
 def test_outputs_that_are_not_finite_are_refused(roberta: Path, tmp_path: Path, monkeypatch: Any) -> None:
     class Broken:
         def lengths(self, examples: Sequence[Example]) -> NDArray[np.int64]:

@@ -226,7 +226,7 @@ def config_from_published(values: Mapping[str, Any], where: str) -> ModelConfig:
         value = fields.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise InputError(f"{where}: {name} must be a whole number, not {value!r}")
-    fields.update(_labels_from_published(values, where))
+    fields.update(labels_from_published(values, where))
     try:
         config = ModelConfig(**fields)
     except InputError as error:
@@ -239,8 +239,12 @@ def config_from_published(values: Mapping[str, Any], where: str) -> ModelConfig:
     return config
 
 
-def _labels_from_published(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """``num_labels`` and ``id2label``; names of the form LABEL_0 are transformers' filler and count as none."""
+def labels_from_published(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """``num_labels`` and ``id2label``; names of the form LABEL_0 are transformers' filler and count as none.
+
+    Raises:
+        InputError: Names or number of the labels are none, or contradict each other; the message names file and field.
+    """
     stored = values.get("id2label")
     count = values.get("num_labels")
     if stored is None:

@@ -20,13 +20,10 @@ from squeezebert import checkpoint
 from squeezebert.data.collate import Batch, collate
 from squeezebert.data.examples import Example
 from squeezebert.errors import InputError, require
-from squeezebert.files import read_json
+from squeezebert.model import hf
 from squeezebert.training.losses import forward
 
-_DECISIVE = (
-    "config.json", "model*.safetensors*", "pytorch_model*.bin*", "tokenizer*", "vocab*", "merges.txt", "*.model",
-    "special_tokens_map.json", "added_tokens.json",
-)  # fmt: skip
+_DECISIVE = (checkpoint.CONFIG, *checkpoint.WEIGHT_FILES, *checkpoint.TOKENIZER_FILES)
 """Files of a checkpoint that decide what it says of a text."""
 _CHUNK = 1 << 20
 
@@ -68,19 +65,24 @@ class Teacher:
             source: Folder or hub id.
 
         Raises:
-            InputError: There is none, or it holds no configuration.
+            InputError: There is none, or its configuration is missing or says nothing sound of its labels.
         """
         if checkpoint.is_size(source):
             raise InputError(f"{source}: a size name stands for random weights, which teach nothing; give a checkpoint")
         folder = checkpoint.resolve(source)
-        if not (folder / "config.json").is_file():
+        path = folder / checkpoint.CONFIG
+        if not path.is_file():
             raise InputError(f"{source}: no config.json; a teacher is a folder or hub id of a finetuned classifier")
-        config = read_json(folder / "config.json")
-        names = config.get("id2label") or {str(i): f"LABEL_{i}" for i in range(config.get("num_labels", 2))}
+        config = checkpoint.read_object(path)
+        told = hf.labels_from_published(config, str(path))
+        count = told.get("num_labels", 2)  # as in transformers
+        if not isinstance(count, int):
+            raise InputError(f"{path}: num_labels must be a whole number, not {count!r}")
+        names = told.get("id2label") or {index: f"LABEL_{index}" for index in range(count)}
         return cls(
             source=source,
             folder=folder,
-            labels=tuple(str(names[index]) for index in sorted(names, key=int)),
+            labels=tuple(names.values()),
             problem_type=config.get("problem_type"),
             model_type=str(config.get("model_type")),
             fingerprint=hash_files(folder),
