@@ -34,9 +34,10 @@ def test_other_labels_are_refused_with_both_lists(labels: tuple[str, ...]) -> No
         match_labels(_teacher(*labels), _task("negative", "positive"))
 
 
-def test_labels_that_differ_in_case_alone_are_not_guessed_at() -> None:
-    with pytest.raises(InputError, match="labels are us, US"):
-        match_labels(_teacher("us", "US"), _task("us", "US"))
+def test_case_counts_where_it_tells_labels_apart() -> None:
+    assert match_labels(_teacher("US", "us"), _task("us", "US")).tolist() == [1, 0]
+    with pytest.raises(InputError, match="labels are Us, us"):
+        match_labels(_teacher("Us", "us"), _task("us", "US"))
 
 
 def test_another_kind_of_task_is_refused() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from squeezebert.data.label_names import find_places
 from squeezebert.errors import InputError
 from squeezebert.evaluation.metrics import decide, score
 from squeezebert.files import write_json, write_text
@@ -91,21 +92,14 @@ def read_table(path: str | Path, columns: Columns, engine: Engine, model: str | 
 
 
 def _match(task: Task, kind: Kind, labels: Sequence[str]) -> list[int]:
-    """Where each of the task's labels stands in the model's outputs.
-
-    Names decide, not places: published MNLI models order their three labels in three ways, and a wrong order scores
-    four per cent where the right one scores ninety (huggingface/transformers#10401). Upper and lower case count only
-    where they tell labels apart.
-    """
+    """Where each of the task's labels stands in the model's outputs."""
     if kind != task.kind:
         raise InputError(f"the model gives {_KINDS[kind]} for a text, but {task.name} asks for {_KINDS[task.kind]}")
     if kind == "regression":
         return [0]
-    for spelling in (str, str.casefold):
-        places = {spelling(label): place for place, label in enumerate(labels)}
-        wanted = [spelling(label) for label in task.labels]
-        if len(places) == len(labels) == len(wanted) and places.keys() == set(wanted):
-            return [places[label] for label in wanted]
+    places = find_places(task.labels, labels)
+    if places is not None:
+        return places
     raise InputError(
         f"the model's labels ({', '.join(labels)}) are not those of {task.name} ({', '.join(task.labels)}); "
         "evaluate a model of this task, or name its outputs in id2label of its config.json"

@@ -19,12 +19,13 @@ from torch import nn
 
 from squeezebert import checkpoint
 from squeezebert.data.collate import Batch, sorted_batches
+from squeezebert.data.label_names import find_places
 from squeezebert.data.tasks import Kind, Task
 from squeezebert.errors import InputError
 from squeezebert.evaluation.metrics import score
 from squeezebert.files import atomic_path, read_json, write_json, write_text
 from squeezebert.host import keep_freed_memory
-from squeezebert.model.config import SIZES, ModelConfig, ProblemType
+from squeezebert.model.config import ModelConfig, ProblemType
 from squeezebert.model.heads import sequence_loss
 from squeezebert.model.squeezebert import initialize
 from squeezebert.tokenizer import Tokenizer
@@ -311,7 +312,7 @@ def _tokenizer(settings: FinetuneSettings, data: LabelledData) -> Tokenizer:
     if not checkpoint.is_size(settings.model):
         return Tokenizer.load(checkpoint.resolve(settings.model))
     texts = [text for each in data.train for text in (each.text, each.pair) if text is not None]
-    tokenizer = Tokenizer.learn(texts, vocab_size=SIZES[settings.model].vocab_size)
+    tokenizer = Tokenizer.learn(texts, vocab_size=checkpoint.size_config(settings.model).vocab_size)
     say(f"vocabulary: {tokenizer.vocab_size:,} tokens learned from the training texts; --vocab takes one that exists")
     return tokenizer
 
@@ -338,14 +339,14 @@ def _load(settings: FinetuneSettings, task: Task, tokenizer: Tokenizer, seed: in
     loaded.model.config = loaded.config  # type: ignore[assignment]
     classifier = loaded.model.classifier
     assert isinstance(classifier, nn.Linear)
-    if known and sorted(known) == sorted(task.labels) and known != task.labels:
-        start.append("its classifier's labels were put in the order of the task's")
-        rows = [known.index(label) for label in task.labels]
-        for parameter in classifier.parameters():
-            parameter.data = parameter.data[rows]
-    elif known and known != task.labels:
+    places = find_places(task.labels, known)
+    if known and places is None:
         start.append(f"its classifier was made for {', '.join(known)}, so it begins anew")
         initialize(classifier, loaded.config)
+    elif places and places != sorted(places):
+        start.append("its classifier's labels were put in the order of the task's")
+        for parameter in classifier.parameters():
+            parameter.data = parameter.data[places]
     return loaded, "; ".join(start)
 
 

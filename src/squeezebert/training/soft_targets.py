@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from squeezebert.data.label_names import find_places
 from squeezebert.data.tasks import Task
 from squeezebert.errors import InputError
 
@@ -22,7 +23,7 @@ _PROBLEM_TYPES = {
 
 
 def match_labels(teacher: Teacher, task: Task) -> NDArray[np.int64]:
-    """Find the teacher's output for each label of a task, by name; upper and lower case are the same.
+    """Find the teacher's output for each label of a task, by name (:mod:`squeezebert.data.label_names`).
 
     Returns:
         Positions among the teacher's outputs, in the order of the task's labels.
@@ -36,14 +37,13 @@ def match_labels(teacher: Teacher, task: Task) -> NDArray[np.int64]:
         if len(teacher.labels) != 1:
             raise InputError(f"{teacher.source}: has {len(teacher.labels)} outputs, but {task.name} asks for one value")
         return np.zeros(1, dtype=np.int64)
-    theirs = [label.strip().casefold() for label in teacher.labels]
-    ours = [label.strip().casefold() for label in task.labels]
-    if sorted(theirs) != sorted(ours) or len(set(ours)) < len(ours):
+    places = find_places(task.labels, teacher.labels)
+    if places is None:
         raise InputError(
             f"{teacher.source}: its labels are {', '.join(teacher.labels)}, but those of {task.name} are "
             f"{', '.join(task.labels)}; where only the names differ, write the task's into id2label in its config.json"
         )
-    return np.array([theirs.index(label) for label in ours])
+    return np.array(places)
 
 
 class SoftTargets:
