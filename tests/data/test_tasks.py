@@ -172,6 +172,11 @@ def _fails(task: str, folder: Path, message: str, split: str = "train") -> None:
 def test_wrong_headers_are_named(tmp_path: Path) -> None:
     _write(tmp_path, "sst2", "0\ta", header="label\ttext")
     _fails("sst2", tmp_path, "train.tsv:1: the header has no column 'sentence', so this is not GLUE's SST-2/train.tsv;")
+    # A file whose lines end in carriage returns is one long header.
+    path = _write(tmp_path, "sst2", *(f"text {number}\t1" for number in range(1000)), end="\r")
+    with pytest.raises(InputError) as caught:
+        load_split(GLUE["sst2"], "train", tmp_path)
+    assert len(str(caught.value)) < len(str(path)) + 400
     # The folder of another task.
     _write(tmp_path, "rte", "0\ta\tb\tentailment")
     _fails("mrpc", tmp_path / "RTE", "no column '#1 String'")
@@ -209,6 +214,10 @@ def test_coverage_tells_a_part_from_the_whole() -> None:
     part = coverage(GLUE["mnli"], "train", 19_734)
     assert not part.complete
     assert part.describe() == "19,734 of 392,702 rows (5.0 %)"
+    # QNLI's first release had more rows, and its scores do not compare either.
+    first = coverage(GLUE["qnli"], "train", 108_436)
+    assert not first.complete
+    assert first.describe() == "108,436 of 104,743 rows (103.5 %)"
 
 
 @pytest.mark.parametrize("name", _AT_HAND)

@@ -193,8 +193,8 @@ class Coverage:
 
     @property
     def complete(self) -> bool:
-        """Whether no row is missing."""
-        return self.rows >= self.official
+        """Whether these are as many rows as the official split has; more are those of another release."""
+        return self.rows == self.official
 
     def describe(self) -> str:
         """For people: ``872 rows, complete`` or ``19,734 of 392,702 rows (5.0 %)``."""
@@ -269,7 +269,7 @@ def _read_file(task: Task, split: Split, path: Path) -> Iterator[Example]:
         if name not in columns:
             raise InputError(
                 f"{path}:1: the header has no column {name!r}, so this is not GLUE's {task.folder}/{split.file}; "
-                f"it has {', '.join(columns) if any(columns) else 'no columns'}"
+                f"it has {', '.join(columns) if any(columns) else 'no columns':.200}"
             )
     places = [columns.index(name) for name in wanted]
     rows = broken = 0
