@@ -55,11 +55,15 @@ def test_a_table_of_ones_own(tmp_path: Path) -> None:
         (_table(rte="epochs = 2"), "rte.source is missing"),
         (_table(rte='source = ""\nstart = "sst2"'), "rte.start must be mnli or encoder, not 'sst2'"),
         ("", r"no table \[cola\]"),
+        (_table(rte='source = ""\nlearning_rate = "fast"'), "rte: learning_rate must be a number, not 'fast'"),
+        (_table(rte='source = ""\nalpha = 1.5'), "rte: alpha must be within 0..1, not 1.5"),
+        (_table(defaults="epochs = 0"), "cola: epochs must be at least 1, not 0"),
+        ("caf\xe9", "not a text file in UTF-8"),
     ],
 )
 def test_faults_are_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match=rf"mine\.toml: {message}"):
         load_presets(str(path))
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from squeezebert.data.tasks import GLUE
 from squeezebert.errors import InputError
+from squeezebert.training.settings import FinetuneSettings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -63,12 +64,16 @@ def load_presets(name: str) -> dict[str, Preset]:
         Task -> preset, for all of :data:`NINE`.
 
     Raises:
-        InputError: There is no such table, it is not TOML, it lacks a task or a source, or names what is unknown.
+        InputError: There is no such table, it is not TOML, it lacks a task or a source, names what is unknown, or has a
+            value that finetuning refuses; the message names the task.
     """
     if name in preset_names():
         text = (resources.files("squeezebert.recipes") / "glue" / f"{name}.toml").read_text(encoding="utf-8")
     elif Path(name).is_file():
-        text = Path(name).read_text(encoding="utf-8")
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise InputError(f"{name}: not a text file in UTF-8; save it as UTF-8") from None
     else:
         raise InputError(f"presets {name!r} are unknown; use one of {', '.join(preset_names())}, or a .toml file")
     try:
@@ -94,7 +99,10 @@ def _preset(name: str, task: str, tables: dict[str, Any]) -> Preset:
     start = values.pop("start", "mnli")
     if start not in ("mnli", "encoder"):
         raise InputError(f"{name}: {task}.start must be mnli or encoder, not {start!r}")
+    settings = {key: values[key] for key in _SETTINGS if key in values}
+    try:
+        FinetuneSettings(model="", output=Path(), task=task, teacher=("",), **settings)
+    except InputError as error:
+        raise InputError(f"{name}: {task}: {str(error).removeprefix('settings: ')}") from None
     sources = [own["source"], *([defaults["source"]] if isinstance(defaults.get("source"), str) else [])]
-    return Preset(
-        settings={key: values[key] for key in _SETTINGS if key in values}, start=start, source="; ".join(sources)
-    )
+    return Preset(settings=settings, start=start, source="; ".join(sources))
