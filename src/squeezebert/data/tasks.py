@@ -302,11 +302,11 @@ def _parse_label(task: Task, cell: str, where: str) -> Label:
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            raise InputError(f"{where}: {task.label_column} {cell!r} is not a number")
+            raise InputError(f"{where}: {task.label_column} {cell!r:.60} is not a number")
         return value
     spellings = task.file_labels or task.labels
     if cell not in spellings:
-        raise InputError(f"{where}: {task.label_column} {cell!r} is not one of {', '.join(spellings)}")
+        raise InputError(f"{where}: {task.label_column} {cell!r:.60} is not one of {', '.join(spellings)}")
     return spellings.index(cell)
 
 
