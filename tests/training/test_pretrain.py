@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,6 +103,40 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, pretraining_corpus: Path)
         )
     )
     return folder / "run"
+
+
+def test_a_run_goes_on_from_a_checkpoint(
+    settings: Callable[..., PretrainSettings], unbroken: Path, pretraining_corpus: Path, tmp_path: Path
+) -> None:
+    start = {"size": None, "model": str(unbroken)}
+    still = ("phases.0.learning_rate=1e-12", "phases.1.learning_rate=1e-12", "dropout=0.0")
+    result = pretrain(settings("more", *still, **start))
+    assert result is not None
+    assert result.metrics is not None
+    assert result.metrics["start"] == str(unbroken)
+    # Heads included, it is the checkpoint, which has hardly moved.
+    ours, theirs = weights(tmp_path / "more"), weights(unbroken)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-9) for name in theirs)
+    before = evaluate_run(unbroken, pretraining_corpus, rows=32, device="cpu")["held_out"]
+    assert result.metrics["figures"]["held_out"]["mlm_loss"] == pytest.approx(before["mlm_loss"], rel=1e-5)
+    assert str(unbroken) in (tmp_path / "more" / "README.md").read_text()
+    # A run resumed after its start was changed would be another one.
+    copy = tmp_path / "copy"
+    shutil.copytree(unbroken, copy)
+    pretrain(settings("again", *still, size=None, model=str(copy), max_minutes=1e-9))
+    checkpoint.save(checkpoint.load("tiny", "pretraining", vocab=copy).model, copy)
+    with pytest.raises(InputError, match="model"):
+        pretrain(settings("again", *still, size=None, model=str(copy), resume=True))
+
+
+def test_where_a_run_begins_is_told_once(settings: Callable[..., PretrainSettings], unbroken: Path) -> None:
+    with pytest.raises(InputError, match="give either a size, for random weights, or a model"):
+        settings(model=str(unbroken))
+    with pytest.raises(InputError, match="give either a size, for random weights, or a model"):
+        settings(size=None)
+    with pytest.raises(InputError, match="name it with --size"):
+        settings(size=None, model="random:small")
 
 
 def test_run_folder_holds_checkpoint_curves_card_and_figures(unbroken: Path, pretraining_corpus: Path) -> None:

@@ -9,24 +9,28 @@ from pathlib import Path
 from squeezebert.errors import InputError, require
 from squeezebert.training.recipes import load_recipe, recipe_names
 
-_RUN = ("recipe", "size", "output", "max_minutes", "resume", "teacher", "changes")
+_RUN = ("recipe", "size", "model", "output", "max_minutes", "resume", "teacher", "changes")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of training and of ``pretrain evaluate RUN``."""
     parser.usage = (
-        "squeezebert pretrain --corpus CORPUS --recipe RECIPE --output RUN [--size SIZE] [--teacher MODEL]\n"
-        "                            [--max-minutes M] [--resume] [--device DEVICE] [--set KEY=VALUE ...]\n"
+        "squeezebert pretrain --corpus CORPUS --recipe RECIPE --output RUN [--size SIZE | --model MODEL]\n"
+        "                            [--teacher TEACHER] [--max-minutes M] [--resume] [--device DEVICE]\n"
+        "                            [--set KEY=VALUE ...]\n"
         "       squeezebert pretrain evaluate RUN --corpus CORPUS [--rows N] [--device DEVICE]"
     )
     parser.add_argument("action", nargs="?", choices=("evaluate",), help="score a run instead of training one")
     parser.add_argument("run_folder", metavar="RUN", nargs="?", type=Path, help="the run to evaluate")
     parser.add_argument("--corpus", type=Path, required=True, help="folder that `squeezebert corpus build` wrote")
     parser.add_argument("--recipe", help=f"{', '.join(recipe_names())}, or a .toml file")
-    parser.add_argument("--size", help="size of the model: base, small or tiny (small)")
+    parser.add_argument("--size", help="size of a model of random weights: base, small or tiny (small)")
+    parser.add_argument(
+        "--model", help="checkpoint to go on from instead, for text of another kind: a folder or hub id"
+    )
     parser.add_argument("--output", metavar="RUN", type=Path, help="folder for the model and everything about the run")
     parser.add_argument("--max-minutes", metavar="M", type=float, help="stop with a saved state after so many minutes")
-    parser.add_argument("--teacher", help="encoder to learn from, a folder or hub id, instead of masked tokens")
+    parser.add_argument("--teacher", help="encoder to learn from, a folder or hub id, instead of masked tokens alone")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute (auto)")
     parser.add_argument(
@@ -55,7 +59,8 @@ def run(args: argparse.Namespace) -> None:
         PretrainSettings(
             corpus=args.corpus,
             recipe=recipe,
-            size=args.size or "small",
+            size=_size(args),
+            model=args.model,
             output=args.output,
             max_minutes=math.inf if args.max_minutes is None else args.max_minutes,
             resume=args.resume,
@@ -70,7 +75,10 @@ def run(args: argparse.Namespace) -> None:
 
 def _command(args: argparse.Namespace) -> list[str]:
     words = ["squeezebert", "pretrain", "--corpus", str(args.corpus), "--recipe", args.recipe]
-    words += ["--size", args.size or "small", "--output", str(args.output)]
+    size = _size(args)
+    words += ["--size", size] if size is not None else []
+    words += ["--model", args.model] if args.model is not None else []
+    words += ["--output", str(args.output)]
     if args.teacher is not None:
         words += ["--teacher", args.teacher]
     if args.max_minutes is not None:
@@ -78,6 +86,10 @@ def _command(args: argparse.Namespace) -> list[str]:
     if args.device != "auto":
         words += ["--device", args.device]
     return words + (["--set", *args.changes] if args.changes else [])
+
+
+def _size(args: argparse.Namespace) -> str | None:
+    return args.size or (None if args.model is not None else "small")
 
 
 def _evaluate(args: argparse.Namespace) -> None:

@@ -142,10 +142,10 @@ tags:
 - distillation
 ---
 
-# SqueezeBERT, distilled: {metrics["size"]}
+# SqueezeBERT, distilled
 
 An encoder that came to compute what {teacher} computes, layer by layer, on text without labels; a start for finetuning.
-All its weights were trained from random ones.
+It was trained from {metrics["start"]}.
 
 ```
 squeezebert finetune --model . --task sst2 --output RUN

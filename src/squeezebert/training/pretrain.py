@@ -33,6 +33,7 @@ from squeezebert.model.config import SIZES, ModelConfig
 from squeezebert.model.cost import table, total
 from squeezebert.tokenizer import Tokenizer
 from squeezebert.training.embedding_stage import FOLDER
+from squeezebert.training.encoder_distillation import require_same_vocabulary
 from squeezebert.training.general_distillation import (
     GeneralDistillation,
     distillation_card,
@@ -50,6 +51,7 @@ from squeezebert.training.schedule import Schedule
 from squeezebert.training.settings import Device
 from squeezebert.training.speed import Peak, peak_flops, training_flops
 from squeezebert.training.state import Evaluation, Progress, latest_state
+from squeezebert.training.teacher import hash_files
 
 _HELD_OUT_SEED = 0
 _HELD_OUT_BATCH = 32
@@ -62,15 +64,17 @@ class PretrainSettings:
     """A recipe, and what it is applied to.
 
     Raises:
-        InputError: The size is unknown, or too short for the recipe.
+        InputError: The size is unknown, the model cannot be read, or either is too short for the recipe.
     """
 
     corpus: Path
     """Folder that ``squeezebert corpus build`` wrote."""
     recipe: Recipe
     """How to train."""
-    size: str
-    """A key of :data:`squeezebert.model.config.SIZES`."""
+    size: str | None = None
+    """A key of :data:`squeezebert.model.config.SIZES`, for random weights."""
+    model: str | None = None
+    """Checkpoint to go on from, a folder, hub id or name of a model in the package, instead of random weights."""
     output: Path
     """Folder for the checkpoint and everything about the run."""
     max_minutes: float = math.inf
@@ -85,8 +89,12 @@ class PretrainSettings:
     """Words of the command line that began the run, without ``--resume``; to be told how to go on."""
 
     def __post_init__(self) -> None:
-        if self.size not in SIZES:
+        if (self.size is None) == (self.model is None):
+            raise InputError("give either a size, for random weights, or a model to go on from; not both")
+        if self.size is not None and self.size not in SIZES:
             raise InputError(f"size {self.size!r} is unknown; use one of {', '.join(SIZES)}")
+        if self.model is not None and checkpoint.is_size(self.model):
+            raise InputError(f"{self.model}: a size name stands for random weights; name it with --size")
         if self.teacher is None and self.recipe.distillation is not None:
             raise InputError("recipe: distillation needs a teacher; name one with --teacher")
         if self.teacher is not None and self.recipe.distillation is None:
@@ -94,13 +102,24 @@ class PretrainSettings:
             object.__setattr__(self, "recipe", recipe)
         if not self.max_minutes > 0:
             raise InputError(f"max_minutes must be above 0, not {self.max_minutes}")
-        longest = SIZES[self.size].max_position_embeddings
+        longest = self.read_config().max_position_embeddings
         for index, phase in enumerate(self.recipe.phases):
             if phase.length > longest:
                 raise InputError(
                     f"recipe: phases.{index}.length {phase.length} is more than the {longest} tokens that "
-                    f"{self.size} takes"
+                    f"{self.start} takes"
                 )
+
+    @property
+    def start(self) -> str:
+        """For people: the size, or the model."""
+        return str(self.size or self.model)
+
+    def read_config(self) -> ModelConfig:
+        """Sizes of what is trained."""
+        if self.size is not None:
+            return SIZES[self.size]
+        return checkpoint.read_config(checkpoint.resolve(str(self.model)))
 
 
 @dataclass(frozen=True)
@@ -224,7 +243,7 @@ def _run(
     corpus, held_out = Corpus.open(settings.corpus, "train"), Corpus.open(settings.corpus, "held_out")
     tokenizer = Tokenizer.load(settings.corpus)
     vocabulary = Vocabulary.from_tokenizer(tokenizer)
-    model = _build_model(settings)
+    model = _build_model(settings, tokenizer)
     config: ModelConfig = model.config  # type: ignore[assignment]
     if not (output / SETTINGS).exists():
         check_space(output, model, models=2, states=recipe.keep)
@@ -233,6 +252,8 @@ def _run(
     trained: nn.Module = model
     objective: Objective[PretrainingBatch] = PretrainingLoss(accelerator.device, mlm_only=recipe.mlm_only)
     fingerprint = {"corpus": _fingerprint(settings.corpus)}
+    if settings.model is not None:
+        fingerprint["model"] = hash_files(checkpoint.resolve(settings.model))
     if settings.teacher is not None:
         distillation = GeneralDistillation(settings.teacher, recipe, model, tokenizer, accelerator.device)
         trained, objective = distillation.student, distillation.loss
@@ -265,9 +286,9 @@ def _run(
     schedule = Schedule([phase.schedule() for phase in recipe.phases])
 
     def save_model(evaluation: Evaluation | None = None) -> None:
-        about: dict[str, Any] = {"pretraining": {"size": settings.size, "mlm_only": recipe.mlm_only}}
+        about: dict[str, Any] = {"pretraining": {"start": settings.start, "mlm_only": recipe.mlm_only}}
         if settings.teacher is not None:
-            about["pretraining"] = {"size": settings.size, "teacher": settings.teacher}
+            about["pretraining"] = {"start": settings.start, "teacher": settings.teacher}
         if evaluation is not None:
             about["pretraining"] |= {"step": evaluation.step, "figures": evaluation.figures["held_out"]}
         checkpoint.save(model, output, tokenizer=tokenizer, extra=about)
@@ -396,17 +417,20 @@ def held_out_source(
     )  # fmt: skip
 
 
-def _build_model(settings: PretrainSettings) -> nn.Module:
-    """A model with random weights that follow the seed."""
+def _build_model(settings: PretrainSettings, tokenizer: Tokenizer) -> nn.Module:
+    """The model, with the heads that are trained; random weights follow the seed."""
     recipe = settings.recipe
     torch.manual_seed(recipe.seed)
-    model = checkpoint.load(
-        settings.size,
-        recipe.predicts,
-        vocab=settings.corpus,
-        hidden_dropout_prob=recipe.dropout,
-        attention_probs_dropout_prob=recipe.dropout,
-    ).model
+    dropout = {"hidden_dropout_prob": recipe.dropout, "attention_probs_dropout_prob": recipe.dropout}
+    if settings.size is not None:
+        model = checkpoint.load(settings.size, recipe.predicts, vocab=settings.corpus, **dropout).model
+    else:
+        source = str(settings.model)
+        loaded = checkpoint.load(source, recipe.predicts, require_head=False, **dropout)
+        require_same_vocabulary(
+            source, loaded.tokenizer, tokenizer, "the corpus's", f"build the corpus with --vocab {source}"
+        )
+        model = loaded.model
     encoder = model if recipe.predicts == "encoder" else model.transformer
     encoder.gradient_checkpointing = recipe.gradient_checkpointing  # type: ignore[union-attr]
     return model
@@ -498,7 +522,8 @@ def _announce(
     recipe = settings.recipe
     parameters = total(table(config, head=recipe.predicts)).parameters
     ends = list(accumulate(phase.steps for phase in recipe.phases))
-    say(f"model: {settings.size}, {parameters / 1e6:.1f} M parameters, random weights from seed {recipe.seed}")
+    origin = "its own weights" if settings.size is None else f"random weights from seed {recipe.seed}"
+    say(f"model: {settings.start}, {parameters / 1e6:.1f} M parameters, {origin}")
     if settings.teacher is not None:
         say(f"teacher: {settings.teacher}")
     say(f"corpus: {settings.corpus}, {corpus.n_tokens:,} tokens in {corpus.n_documents:,} documents")
@@ -524,7 +549,7 @@ def _finish(
     last = progress.evaluations[-1]
     tokens, flops = gauge.done(progress.step)
     metrics = {
-        "size": settings.size,
+        "start": settings.start if settings.size is None else f"random weights of size {settings.size}",
         "steps": progress.step,
         "tokens": tokens,
         "flops": flops,
@@ -563,16 +588,16 @@ def _draw(settings: PretrainSettings, recipe: Recipe) -> None:
         borders = list(accumulate(phase.steps for phase in recipe.phases))[:-1]
         weights = recipe.distillation
         if weights is None:
-            draw_pretraining_curves(settings.output / "curves.png", log, title=settings.size, borders=borders)
+            draw_pretraining_curves(settings.output / "curves.png", log, title=settings.start, borders=borders)
             return
-        draw_distillation_curves(settings.output / "curves.png", log, title=settings.size)
+        draw_distillation_curves(settings.output / "curves.png", log, title=settings.start)
         if recipe.predicts == "pretraining":
             # Logged as they enter the loss, with their weights.
             own = {"mlm_loss": weights.mlm, "sentence_order_loss": weights.sentence_order}
             log = [{name: value / own[name] if name in own else value for name, value in line.items()}
                    for line in log]  # fmt: skip
             path = settings.output / "pretraining_curves.png"
-            draw_pretraining_curves(path, log, title=settings.size, borders=borders)
+            draw_pretraining_curves(path, log, title=settings.start, borders=borders)
 
 
 def _saved_step(output: Path) -> int:

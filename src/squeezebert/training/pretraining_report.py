@@ -116,10 +116,10 @@ tags:
 - fill-mask
 ---
 
-# SqueezeBERT, pretrained: {metrics["size"]}
+# SqueezeBERT, pretrained
 
-{config.num_hidden_layers} layers of {config.hidden_size} channels, trained from random weights to guess masked tokens\
-{"" if recipe.mlm_only else " and the order of two passages"}.
+{config.num_hidden_layers} layers of {config.hidden_size} channels, trained from {metrics["start"]} to guess masked \
+tokens{"" if recipe.mlm_only else " and the order of two passages"}.
 
 ```
 squeezebert fill-mask --model . "the capital of [MASK] is paris"
