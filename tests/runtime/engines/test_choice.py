@@ -10,7 +10,9 @@ import pytest
 
 from squeezebert.errors import InputError
 from squeezebert.export.native import export
+from squeezebert.files import read_json, write_json
 from squeezebert.runtime.engines import choice, native
+from squeezebert.runtime.engines.exported import ExportedEngine
 from squeezebert.runtime.engines.reference import ReferenceEngine
 from squeezebert.runtime.engines.torch import TorchEngine
 
@@ -75,6 +77,20 @@ def test_a_slower_engine_says_so(
     ]
     choice.load_classifier(classifier_folder, engine="torch")  # as asked
     assert len(caplog.records) == 2
+
+
+@pytest.mark.usefixtures("no_library")
+def test_an_artifact_of_another_runtime_is_its_own(
+    artifact_folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = read_json(artifact_folder / "config.json")
+    write_json(artifact_folder / "config.json", {**values, "format": "squeezebert-onnx"})
+    loaded = object()
+    monkeypatch.setattr(ExportedEngine, "load", lambda source, threads: loaded)
+    assert choice.load_classifier(artifact_folder) is loaded
+    assert caplog.records == []  # the native engine is not there, and is not missed
+    with pytest.raises(InputError, match="exported as onnx, which native does not run; leave out --engine"):
+        choice.load_classifier(artifact_folder, engine="native")
 
 
 @pytest.mark.usefixtures("no_library", "no_torch")

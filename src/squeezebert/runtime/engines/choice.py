@@ -24,7 +24,8 @@ ENGINES: tuple[EngineName, ...] = ("auto", "native", "torch")
 """``native``: this package's int8 engine, on the CPU. ``torch``: fp32, CPU or GPU. ``auto``: native on a CPU, torch on
 a GPU; where the installation lacks the native engine, torch or else NumPy, with a line that says so."""
 
-_Found = Literal["native", "torch", "numpy"]
+_Found = Literal["native", "torch", "numpy", "exported"]
+"""What runs the model; "exported" is the runtime that it was exported for."""
 
 
 def load_classifier(
@@ -53,7 +54,7 @@ def load_classifier(
         manifest = artifact.read_manifest(source)
         if manifest.head != "sequence_classification":
             raise InputError(f"{source}: has the head {manifest.head}, which does not classify texts")
-        if manifest.format == "native":
+        if found != "exported":
             loaded = _quantized(found).load(source, threads=threads)
         else:
             from squeezebert.runtime.engines.exported import ExportedEngine
@@ -83,7 +84,7 @@ def load_masked_lm(source: str | Path, *, engine: EngineName = "auto") -> Masked
         loaded: MaskedModel = TorchMaskedModel.load(source)
     elif artifact.is_artifact(source):
         manifest = artifact.read_manifest(source)
-        if manifest.format != "native":
+        if found == "exported":
             raise InputError(f"{source}: exported as {manifest.format}; gaps are filled by squeezebert export native")
         if manifest.head != "masked_lm":
             raise InputError(
@@ -119,8 +120,12 @@ def _choose(source: str | Path, engine: EngineName, device: str) -> _Found:
             raise InputError(f"{source}: an exported model, which torch does not run; give its checkpoint")
         if not on_cpu:
             raise InputError(f"device {device!r}: an exported model runs on the CPU; give its checkpoint for others")
-        only_here = artifact.read_manifest(source).format == "native"
-        return "numpy" if only_here and engine == "auto" and native.library_path() is None else "native"
+        format = artifact.read_manifest(source).format
+        if format != "native":
+            if engine == "native":
+                raise InputError(f"{source}: exported as {format}, which native does not run; leave out --engine")
+            return "exported"
+        return "numpy" if engine == "auto" and native.library_path() is None else "native"
     if engine == "native":
         if not on_cpu:
             raise InputError(f"device {device!r}: the native engine runs on the CPU; choose --engine torch for others")
@@ -146,7 +151,7 @@ def _has_gpu() -> bool:
 
 def _tell(found: _Found, engine: EngineName, device: str) -> None:
     """Say so where a slower engine runs for want of the native one."""
-    if engine != "auto" or found == "native" or native.library_path() is not None or device not in ("auto", "cpu"):
+    if engine != "auto" or found not in ("torch", "numpy") or native.library_path() or device not in ("auto", "cpu"):
         return
     if found == "torch" and device == "auto" and _has_gpu():
         return

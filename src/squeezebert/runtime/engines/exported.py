@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from squeezebert import artifact
 from squeezebert.errors import InputError
 from squeezebert.host import usable_cpus
-from squeezebert.runtime.engines import kind_of
+from squeezebert.runtime.engines.described import Described
 
 if TYPE_CHECKING:
     from squeezebert.data.collate import Batch
-    from squeezebert.data.tasks import Kind
     from squeezebert.tokenizer import Tokenizer
 
 Arrays = list[NDArray[np.float32]]
@@ -47,16 +46,11 @@ class Session(Protocol):
         """
 
 
-class ExportedEngine:
-    """An exported model, ready to run.
-
-    Attributes:
-        manifest: What is known of it.
-    """
+class ExportedEngine(Described):
+    """An exported model, ready to run."""
 
     def __init__(self, folder: str | Path, manifest: artifact.Manifest, session: Session) -> None:
-        self.manifest = manifest
-        self._folder = Path(folder)
+        super().__init__(manifest, Path(folder))
         self._session = session
 
     @classmethod
@@ -83,42 +77,9 @@ class ExportedEngine:
         return cls(folder, manifest, module.load(Path(folder), manifest, threads or usable_cpus()))
 
     @property
-    def tokenizer(self) -> Tokenizer | None:
-        """The vocabulary beside the model; None: there is none."""
-        from squeezebert.tokenizer import Tokenizer
-
-        names = ("tokenizer.json", "vocab.txt")
-        return Tokenizer.load(self._folder) if any((self._folder / name).exists() for name in names) else None
-
-    @property
     def ragged(self) -> bool:
         """Whether sequences of a batch run each at its own length."""
         return self._session.ragged
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the outputs in order."""
-        return self.manifest.labels
-
-    @property
-    def kind(self) -> Kind:
-        """What the outputs stand for."""
-        return kind_of(self.manifest.problem_type, len(self.manifest.labels))
-
-    @property
-    def max_length(self) -> int:
-        """Longest sequence that the model takes, tokens."""
-        return self.manifest.max_position_embeddings
-
-    @property
-    def default_length(self) -> int:
-        """Length at which texts are cut unless told otherwise, tokens."""
-        return self.manifest.max_length or self.max_length
-
-    @property
-    def pair(self) -> bool | None:
-        """Whether an example is two texts; None: not known."""
-        return self.manifest.pair
 
     def run(self, batch: Batch) -> NDArray[np.float32]:
         """Compute the logits of a batch. *Shape:* ``[B, K]``.

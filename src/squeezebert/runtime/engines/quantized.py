@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from squeezebert import artifact
 from squeezebert.errors import InputError
-from squeezebert.runtime.engines import kind_of
+from squeezebert.runtime.engines.described import Described
 
 if TYPE_CHECKING:
-    from squeezebert.data.tasks import Kind
     from squeezebert.export.native import Quantized
     from squeezebert.tokenizer import Tokenizer
 
@@ -55,51 +53,18 @@ def quantize_checkpoint(source: str | Path, head: str | None) -> tuple[Quantized
     return model, Origin(folder, checkpoint=True, stamp=_stamp(folder))
 
 
-class QuantizedEngine:
+class QuantizedEngine(Described):
     """An int8 model.
 
     Attributes:
-        manifest: What is known of it.
         origin: Where it came from.
     """
 
     ragged = True
 
     def __init__(self, manifest: artifact.Manifest, origin: Origin) -> None:
-        self.manifest = manifest
+        super().__init__(manifest, origin.folder)
         self.origin = origin
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer | None:
-        """The vocabulary beside the weights; None: there is none."""
-        from squeezebert.tokenizer import Tokenizer
-
-        return Tokenizer.find(self.origin.folder)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the outputs in order."""
-        return self.manifest.labels
-
-    @property
-    def kind(self) -> Kind:
-        """What the outputs stand for; where the model does not say: regression if there is one, else classes."""
-        return kind_of(self.manifest.problem_type, len(self.manifest.labels))
-
-    @property
-    def max_length(self) -> int:
-        """Longest sequence that the model takes, tokens."""
-        return self.manifest.max_position_embeddings
-
-    @property
-    def default_length(self) -> int:
-        """Length at which texts are cut unless told otherwise, tokens."""
-        return self.manifest.max_length or self.max_length
-
-    @property
-    def pair(self) -> bool | None:
-        """Whether an example is two texts; None: not known."""
-        return self.manifest.pair
 
     def save(self, folder: str | Path, tokenizer: Tokenizer) -> None:
         """Write what the model was loaded from, with its tokenizer: the artifact, or the checkpoint in full precision.
