@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,7 +90,12 @@ def example(rows: int = 2, tokens: int = 16) -> tuple[Tensor, Tensor, Tensor]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what converters remark on their own insides; errors still come through."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Hold back what converters warn of and log about their own insides; errors still come through."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -8,10 +8,7 @@ come, embeddings are int8 with a scale per row.
 
 from __future__ import annotations
 
-import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +31,7 @@ def convert(graph: Graph, folder: Path, precision: str) -> Written:
     import onnx
 
     int8 = precision == "int8"
-    with quiet(), _silent():
+    with quiet():
         model = _to_onnx(graph, int8=int8)
         if int8:
             _quantize(model, folder / MODEL)
@@ -100,14 +97,3 @@ def _to_ort(folder: Path) -> None:
     options.add_session_config_entry("session.save_model_format", "ORT")
     options.log_severity_level = 3
     onnxruntime.InferenceSession(str(folder / MODEL), options, providers=["CPUExecutionProvider"])
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Hold back what exporter and quantiser log below an error."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -7,9 +7,6 @@ those of ordinary English text. Embeddings are int8 with a scale per row. In fp1
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +34,7 @@ def convert(graph: Graph, folder: Path, precision: str) -> Written:
 
     int8 = precision == "int8"
     module = rewrite(graph.module, "split", int8_embeddings=int8)
-    with quiet(), _silent():
+    with quiet():
         model = openvino.convert_model(module, example_input=dict(zip(INPUTS, example(), strict=True)))
         _name(model, graph.outputs)
         if int8:
@@ -88,14 +85,3 @@ def calibration(graph: Graph) -> list[dict[str, Any]]:
             batch = collate([encoding], indices=[0])
             samples.append((batch.input_ids, batch.attention_mask, batch.token_type_ids))
     return [dict(zip(INPUTS, each, strict=True)) for each in samples]
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Hold back NNCF's account of its steps."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
