@@ -100,6 +100,34 @@ def test_outputs_of_another_architecture_and_vocabulary(
     assert isinstance(logits, np.memmap)
 
 
+def _other(kind: str, tokens: int) -> Any:
+    import transformers
+
+    sizes = {"vocab_size": tokens, "n_layer": 1, "n_head": 2, "initializer_range": 0.5}
+    if kind == "xlnet":
+        return transformers.XLNetForSequenceClassification(
+            transformers.XLNetConfig(**sizes, d_model=16, d_inner=16, pad_token_id=1)
+        )
+    return transformers.GPT2ForSequenceClassification(
+        transformers.GPT2Config(**sizes, n_embd=16, n_positions=64, bos_token_id=0, eos_token_id=2)
+    )
+
+
+@pytest.mark.parametrize("kind", ["xlnet", "gpt2"])
+def test_outputs_of_stranger_kinds(roberta: Path, tmp_path: Path, kind: str) -> None:
+    # One has no longest text and pads in front, the other is a decoder whose configuration names no padding token.
+    folder = tmp_path / kind
+    shutil.copytree(roberta, folder)
+    told = json.loads((folder / "tokenizer_config.json").read_text())
+    told["padding_side"] = "left" if kind == "xlnet" else "right"
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    torch.manual_seed(0)
+    _other(kind, json.loads((roberta / "config.json").read_text())["vocab_size"]).eval().save_pretrained(folder)
+    logits = teacher_logits(Teacher.open(str(folder)), EXAMPLES, max_length=512, device=CPU, folder=tmp_path)
+    np.testing.assert_allclose(logits, _expected(folder, EXAMPLES), atol=1e-5)
+    assert np.ptp(logits[:, 0]) > 0.1
+
+
 def test_outputs_of_one_of_ours(save_classifier: Callable[..., Path], tmp_path: Path) -> None:
     folder = save_classifier(("x", "y", "z"))
     loaded = checkpoint.load(folder)
@@ -110,6 +138,15 @@ def test_outputs_of_one_of_ours(save_classifier: Callable[..., Path], tmp_path: 
         np.testing.assert_allclose(row, output.logits[0].detach().numpy(), atol=1e-5)
 
 
+def test_a_model_of_the_package_is_a_teacher(tmp_path: Path) -> None:
+    # Stored in int8, as the native engine's exports are.
+    teacher = Teacher.open("small-sst2")
+    assert teacher.labels == ("negative", "positive")
+    films = [Example("a gripping, beautifully shot film"), Example("dull, endless and flat")]
+    logits = teacher_logits(teacher, films, max_length=32, device=CPU, folder=tmp_path)
+    assert logits.argmax(1).tolist() == [1, 0]
+
+
 def test_texts_are_cut(roberta: Path, tmp_path: Path) -> None:
     long = [Example("a great film " * 100), Example("dull " * 100)]
     teacher = Teacher.open(str(roberta))
@@ -117,6 +154,14 @@ def test_texts_are_cut(roberta: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(short, _expected(roberta, long, 12), atol=1e-5)
     # Asked for more than the teacher takes, it reads what it can.
     longest = teacher_logits(teacher, long, max_length=512, device=CPU, folder=tmp_path)
+    np.testing.assert_allclose(longest, _expected(roberta, long, 64), atol=1e-5)
+    # Its tokenizer need not say so: of the 66 positions, two stand for padding.
+    silent = tmp_path / "silent"
+    shutil.copytree(roberta, silent)
+    told = json.loads((silent / "tokenizer_config.json").read_text())
+    del told["model_max_length"]
+    (silent / "tokenizer_config.json").write_text(json.dumps(told))
+    longest = teacher_logits(Teacher.open(str(silent)), long, max_length=512, device=CPU, folder=tmp_path)
     np.testing.assert_allclose(longest, _expected(roberta, long, 64), atol=1e-5)
 
 

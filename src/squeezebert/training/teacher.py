@@ -6,7 +6,8 @@ Checkpoints of this package run on its own model, which leaves padding out; all 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from squeezebert import checkpoint
+from squeezebert import artifact, checkpoint
 from squeezebert.data.collate import Batch, collate
 from squeezebert.data.examples import Example
 from squeezebert.errors import InputError, require
@@ -74,17 +75,18 @@ class Teacher:
         if not path.is_file():
             raise InputError(f"{source}: no config.json; a teacher is a folder or hub id of a finetuned classifier")
         config = checkpoint.read_object(path)
-        told = hf.labels_from_published(config, str(path))
-        count = told.get("num_labels", 2)  # as in transformers
-        if not isinstance(count, int):
-            raise InputError(f"{path}: num_labels must be a whole number, not {count!r}")
-        names = told.get("id2label") or {index: f"LABEL_{index}" for index in range(count)}
+        if artifact.is_artifact(folder) or config.get("model_type") == hf.MODEL_TYPE:
+            ours = checkpoint.read_config(folder)
+            labels, problem_type, model_type = ours.labels, ours.problem_type, hf.MODEL_TYPE
+        else:
+            labels, problem_type = _read_labels(config, path), config.get("problem_type")
+            model_type = str(config.get("model_type"))
         return cls(
             source=source,
             folder=folder,
-            labels=tuple(names.values()),
-            problem_type=config.get("problem_type"),
-            model_type=str(config.get("model_type")),
+            labels=labels,
+            problem_type=problem_type,
+            model_type=model_type,
             fingerprint=hash_files(folder),
         )
 
@@ -98,8 +100,17 @@ class Teacher:
         Raises:
             InputError: Weights or tokenizer are missing or damaged, or there is no trained classifier.
         """
-        kind = _OwnReader if self.model_type == "squeezebert" else _TransformersReader
+        kind = _OwnReader if self.model_type == hf.MODEL_TYPE else _TransformersReader
         return kind(self, device, max_length)
+
+
+def _read_labels(config: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """Name of each output, in the configuration of ``transformers``."""
+    told = hf.labels_from_published(config, str(path))
+    count = told.get("num_labels", 2)  # as in transformers
+    if not isinstance(count, int):
+        raise InputError(f"{path}: num_labels must be a whole number, not {count!r}")
+    return tuple((told.get("id2label") or {index: f"LABEL_{index}" for index in range(count)}).values())
 
 
 class _OwnReader:
@@ -149,10 +160,11 @@ class _TransformersReader:
             raise InputError(f"{teacher.source}: no trained classifier (missing: {lacking}); finetune it on the task")
         if self._tokenizer.pad_token is None:
             raise InputError(f"{teacher.source}: its tokenizer has no padding token; name one in tokenizer_config.json")
+        # Decoders find the end of a text by it, and many of their checkpoints do not name it.
+        model.config.pad_token_id = self._tokenizer.pad_token_id
         self._model = model.eval().to(device)
         self._device = device
-        longest = getattr(model.config, "max_position_embeddings", max_length)
-        self._max_length = min(max_length, longest, self._tokenizer.model_max_length)
+        self._max_length = min(max_length, _most_tokens(model), self._tokenizer.model_max_length)
 
     def lengths(self, examples: Sequence[Example]) -> NDArray[np.int64]:
         return np.array([len(ids) for ids in self._encode(examples, padding=False)["input_ids"]])
@@ -165,6 +177,17 @@ class _TransformersReader:
 
     def _encode(self, examples: Sequence[Example], **options: Any) -> Any:
         return self._tokenizer(*_texts(examples), truncation=True, max_length=self._max_length, **options)
+
+
+def _most_tokens(model: Any) -> int:
+    """Tokens that a model of ``transformers`` takes at a time; a very large number where any will do."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            # RoBERTa and its kind number their positions from behind the padding token's.
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    # XLNet, whose positions are relative, says -1.
+    named = getattr(model.config, "max_position_embeddings", -1)
+    return named if named > 0 else sys.maxsize
 
 
 @contextmanager
