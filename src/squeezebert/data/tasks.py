@@ -15,8 +15,14 @@ from typing import Any, Literal
 from squeezebert.data.examples import Example, Label
 from squeezebert.errors import InputError, require
 from squeezebert.lines import numbered_lines
+from squeezebert.model.config import ProblemType
 
 Kind = Literal["single_label", "multi_label", "regression"]
+_PROBLEM_TYPES: dict[Kind, ProblemType] = {
+    "single_label": "single_label_classification",
+    "multi_label": "multi_label_classification",
+    "regression": "regression",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,11 @@ class Task:
     def num_labels(self) -> int:
         """Outputs of a model for this task: one for each class, 1 for regression."""
         return 1 if self.kind == "regression" else len(self.labels)
+
+    @property
+    def problem_type(self) -> ProblemType:
+        """What a model's configuration calls the kind."""
+        return _PROBLEM_TYPES[self.kind]
 
 
 def _splits(train: int, validation: int, test: int, columns: tuple[str, ...] = ()) -> dict[str, Split]:

@@ -20,12 +20,12 @@ from torch import nn
 from squeezebert import checkpoint
 from squeezebert.data.collate import Batch, sorted_batches
 from squeezebert.data.label_names import find_places
-from squeezebert.data.tasks import Kind, Task
+from squeezebert.data.tasks import Task
 from squeezebert.errors import InputError
 from squeezebert.evaluation.metrics import score
 from squeezebert.files import atomic_path, read_json, write_json, write_text
 from squeezebert.host import keep_freed_memory
-from squeezebert.model.config import ModelConfig, ProblemType
+from squeezebert.model.config import ModelConfig
 from squeezebert.model.heads import sequence_loss
 from squeezebert.model.squeezebert import initialize
 from squeezebert.tokenizer import Tokenizer
@@ -45,11 +45,6 @@ from squeezebert.training.state import Evaluation
 
 PREDICTIONS = "dev_predictions.jsonl"
 
-PROBLEM_TYPES: dict[Kind, ProblemType] = {
-    "single_label": "single_label_classification",
-    "multi_label": "multi_label_classification",
-    "regression": "regression",
-}
 _EVALUATION_BATCH = 64
 # Settings that name files; what is in the files is compared instead when a run is resumed.
 _PATHS = ("data_dir", "train", "dev", "vocab", "teacher", "unlabelled")
@@ -136,7 +131,8 @@ def _run(
     fingerprints = {name: examples.fingerprint() for name, examples in {"train": train, **dev}.items()}
     if distillation is not None:
         fingerprints["teacher"] = distillation.fingerprint()
-    begin(output, decisive, fingerprints, write=accelerator.is_main_process)
+    # Of a resumed run all must agree before anything is computed.
+    begin(output, decisive, fingerprints, write=False)
     if finished:
         say(f"{output}: this run is finished")
         return FinetuneResult(output, read_json(output / METRICS)) if accelerator.is_main_process else None
@@ -150,6 +146,8 @@ def _run(
     objective: Objective[Batch] = ClassificationLoss(accelerator.device)
     if distillation is not None:
         objective = distillation.loss(settings, texts, train, loaded.config, tokenizer, accelerator.device)
+    # Not before the teachers have answered: the mistake in one that cannot may be mended, and this command repeated.
+    begin(output, decisive, fingerprints, write=accelerator.is_main_process)
 
     try:
         for seed in settings.seeds:
@@ -321,7 +319,7 @@ def _load(settings: FinetuneSettings, task: Task, tokenizer: Tokenizer, seed: in
     """The model with the head that the task needs, and where its weights come from; new ones follow the seed."""
     changes: dict[str, Any] = {
         "num_labels": task.num_labels,
-        "problem_type": PROBLEM_TYPES[task.kind],
+        "problem_type": task.problem_type,
         "hidden_dropout_prob": settings.dropout,
         "attention_probs_dropout_prob": settings.dropout,
         "classifier_dropout": settings.dropout,

@@ -15,12 +15,6 @@ from squeezebert.errors import InputError
 if TYPE_CHECKING:
     from squeezebert.training.teacher import Teacher
 
-_PROBLEM_TYPES = {
-    "single_label": "single_label_classification",
-    "multi_label": "multi_label_classification",
-    "regression": "regression",
-}
-
 
 def match_labels(teacher: Teacher, task: Task) -> NDArray[np.int64]:
     """Find the teacher's output for each label of a task, by name (:mod:`squeezebert.data.label_names`).
@@ -31,7 +25,7 @@ def match_labels(teacher: Teacher, task: Task) -> NDArray[np.int64]:
     Raises:
         InputError: The teacher was trained for another kind of task, or other labels; the message lists both.
     """
-    if teacher.problem_type not in (None, _PROBLEM_TYPES[task.kind]):
+    if teacher.problem_type not in (None, task.problem_type):
         raise InputError(f"{teacher.source}: made for {teacher.problem_type}, but {task.name} is {task.kind}")
     if task.kind == "regression":
         if len(teacher.labels) != 1:
