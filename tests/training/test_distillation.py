@@ -143,7 +143,18 @@ def test_other_labels_are_refused_before_anything_is_written(settings: Make, tmp
     teacher = save_roberta(tmp_path / "teacher", ["a film"], labels=("good", "bad"))
     with pytest.raises(InputError, match=r"its labels are good, bad, but those of train\.csv are negative, positive"):
         finetune(settings(teacher=teacher))
-    assert not (tmp_path / "out" / "settings.json").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_teacher_that_cannot_answer_may_be_mended(settings: Make, teacher: str, tmp_path: Path) -> None:
+    weights = Path(teacher) / "model.safetensors"
+    sound = weights.read_bytes()
+    weights.write_bytes(sound[:100])
+    with pytest.raises(InputError, match="transformers cannot load it as a classifier"):
+        finetune(settings(teacher=teacher, epochs=1))
+    assert not (tmp_path / "out").exists()
+    weights.write_bytes(sound)
+    assert finetune(settings(teacher=teacher, epochs=1)) is not None
 
 
 def test_unlabelled_texts_of_a_glue_task_have_its_columns(teacher: str, tmp_path: Path) -> None:

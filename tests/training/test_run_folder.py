@@ -57,6 +57,18 @@ def test_what_fails_before_it_begins_leaves_no_folder(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_kill_left_half_written_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / ".settings.json.1.tmp").write_text("{")
+    (tmp_path / ".model.1.old").mkdir()
+    (tmp_path / ".new-abc").mkdir()
+    for resume in (False, True):
+        with occupy(tmp_path, resume=resume) as finished:
+            assert not finished
+    (tmp_path / ".mine").touch()
+    with pytest.raises(InputError, match="holds files already"), occupy(tmp_path, resume=False):
+        pass
+
+
 def test_a_lock_whose_file_is_gone_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flock = fcntl.flock
 

@@ -40,7 +40,7 @@ def check_folder(output: Path, *, resume: bool) -> bool:
     existing = _existing(output)
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"{existing}: cannot be written; choose another output folder")
-    used = output.is_dir() and any(path.name != _LOCK for path in output.iterdir())
+    used = output.is_dir() and not all(path.name == _LOCK or _is_leftover(path) for path in output.iterdir())
     if used and not resume:
         raise InputError(f"{output}: holds files already; add --resume to go on with its run, or choose another folder")
     if used and not (output / SETTINGS).exists():
@@ -127,7 +127,7 @@ def begin(output: Path, settings: Mapping[str, Any], data: Mapping[str, str], *,
         output: The run's folder.
         settings: Settings by name, ready for JSON.
         data: Data set -> fingerprint.
-        write: Whether this process is the one that writes.
+        write: Whether to write them down where the run is new.
 
     Raises:
         InputError: It does not agree; the message names the setting or the data set.
@@ -175,13 +175,17 @@ def _innermost(name: str, before: Any, now: Any) -> tuple[str, Any, Any]:
 
 
 def remove_leftovers(output: Path) -> None:
-    """Remove what a killed process was just writing: files and folders under temporary names, anywhere in a run."""
-    for pattern in (".*.tmp", ".*.old", ".new-*"):
-        for leftover in [*output.rglob(pattern)]:
-            if leftover.is_dir():
-                shutil.rmtree(leftover, ignore_errors=True)
-            else:
-                leftover.unlink(missing_ok=True)
+    """Remove what a killed process was just writing, anywhere in a run; only who occupies the folder may do so."""
+    for leftover in [path for path in output.rglob(".*") if _is_leftover(path)]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a file or folder has a temporary name of :mod:`squeezebert.files`."""
+    return any(path.match(pattern) for pattern in (".*.tmp", ".*.old", ".new-*"))
 
 
 def _existing(folder: Path) -> Path:
