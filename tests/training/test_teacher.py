@@ -248,8 +248,8 @@ def test_a_damaged_file_is_computed_again(
 
 
 def test_what_cannot_teach_is_refused(roberta: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="small: a size name stands for random weights"):
-        Teacher.open("small")
+    with pytest.raises(InputError, match="random:small: a size name stands for random weights"):
+        Teacher.open("random:small")
     with pytest.raises(InputError, match=r"no config\.json"):
         Teacher.open(str(tmp_path))
     headless = tmp_path / "headless"
