@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,13 @@ from typing import Any
 import pytest
 
 from squeezebert import checkpoint
+from squeezebert.data.tasks import GLUE
 from squeezebert.errors import InputError
 from squeezebert.training import glue_suite
 from squeezebert.training.glue_presets import NINE
 from squeezebert.training.glue_suite import SuiteSettings, run_suite, search
 from squeezebert.training.losses import ClassificationLoss
+from squeezebert.training.run_folder import occupy
 
 _TASKS = ("rte", "cola", "mnli")
 _PRESETS = "".join(
@@ -236,6 +239,28 @@ def test_bad_settings_are_told_before_anything_is_written(
     assert not list(make().output.glob("*/settings.json"))
 
 
+def test_a_teacher_with_other_labels_is_told_before_the_first_run(
+    make: Callable[..., SuiteSettings], tmp_path: Path, save_classifier: Callable[..., Path]
+) -> None:
+    labels = {"mnli": GLUE["mnli"].labels, "cola": GLUE["cola"].labels, "rte": ("yes", "no")}
+    for name, each in labels.items():
+        shutil.copytree(save_classifier(each), tmp_path / "teachers" / name)
+    with pytest.raises(InputError, match="its labels are yes, no, but those of rte are entailment, not_entailment"):
+        run_suite(make(teachers=str(tmp_path / "teachers")))
+    assert not make().output.exists()
+
+
+def test_a_run_that_is_at_work_is_left_alone(make: Callable[..., SuiteSettings]) -> None:
+    settings = make(tasks=("rte",))
+    glue_suite._begin(settings)
+    with occupy(settings.output / "rte", resume=False):
+        being_written = settings.output / "rte" / ".settings.json.1.tmp"
+        being_written.touch()
+        with pytest.raises(InputError, match="another run is at work in this folder"):
+            run_suite(settings)
+        assert being_written.exists()
+
+
 def test_a_folder_with_other_files_is_refused(make: Callable[..., SuiteSettings]) -> None:
     output = make().output
     output.mkdir()
@@ -293,6 +318,18 @@ def test_the_chain_needs_mnli(make: Callable[..., SuiteSettings], tmp_path: Path
 
 def test_presets_follow_the_models_size(make: Callable[..., SuiteSettings]) -> None:
     assert [make(model=name, presets=None).preset_name for name in ("base", "small")] == ["base", "small"]
+
+
+def test_a_search_is_checked_before_its_first_run(
+    make: Callable[..., SuiteSettings], tmp_path: Path, write_glue: Callable[..., Path]
+) -> None:
+    with pytest.raises(InputError, match=r"learning_rate must be above 0 and below 1, not 3\.0"):
+        search(make(tasks=("rte",)), [1e-3, 3.0], [0.1])
+    data = write_glue(tmp_path / "glue")
+    (data / "RTE" / "dev.tsv").unlink()
+    with pytest.raises(InputError, match=r"rte: no dev\.tsv"):
+        search(make(tasks=("cola", "rte"), data_dir=data), [1e-3], [0.1])
+    assert not make().output.exists()
 
 
 def test_a_search_ranks_what_it_tried(make: Callable[..., SuiteSettings], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 import os
 import platform
 import shlex
@@ -26,12 +27,13 @@ from squeezebert.errors import InputError
 from squeezebert.evaluation.scorecard import RECORD, SUITE, read_suite
 from squeezebert.evaluation.scorecard_report import write_scorecard
 from squeezebert.files import read_json, write_json, write_text
-from squeezebert.model.config import SIZES
 from squeezebert.training.finetune import finetune
 from squeezebert.training.glue_presets import DISTILLATION, NINE, Preset, load_presets
 from squeezebert.training.progress import say
-from squeezebert.training.run_folder import METRICS, SETTINGS, remove_leftovers
+from squeezebert.training.run_folder import METRICS, SETTINGS
 from squeezebert.training.settings import Device, FinetuneSettings, Precision
+from squeezebert.training.soft_targets import match_labels
+from squeezebert.training.teacher import Teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,7 @@ class SuiteSettings:
         if self.presets is not None:
             return self.presets
         if checkpoint.is_size(self.model):
-            hidden = SIZES[self.model].hidden_size
+            hidden = checkpoint.size_config(self.model).hidden_size
         else:
             hidden = checkpoint.read_config(checkpoint.resolve(self.model)).hidden_size
         # Half way between the two sizes that there are presets for.
@@ -119,18 +121,17 @@ def run_suite(settings: SuiteSettings) -> Path | None:
             raise InputError(
                 f"{name} starts from MNLI's student, which is not in {settings.output}; add mnli to --tasks"
             )
-    _begin(settings)
     todo = {name: plan for name, plan in plans.items() if not plan.finished}
+    for name, plan in todo.items():
+        for teacher in plan.settings.teacher:
+            match_labels(Teacher.open(teacher), GLUE[name])
+    _begin(settings)
     data = {name: _coverage(name, settings.data_dir) for name in todo}
     say(f"{settings.output}: {len(plans) - len(todo)} of {len(plans)} tasks finished; presets {settings.preset_name}")
     main = True
     for number, (name, plan) in enumerate(todo.items(), start=1):
         say(f"--- {name}, {number} of {len(todo)} to do ---")
-        try:
-            main = _run(plan, data[name]) and main
-        except KeyboardInterrupt:
-            say(f"or, to go on with the suite, repeat: {_command()}")
-            raise
+        main = _run(plan, data[name]) and main
         if main:
             write_scorecard([read_suite(settings.output)], settings.output)
     if not main:
@@ -199,7 +200,7 @@ def _begin(settings: SuiteSettings) -> None:
     Raises:
         InputError: It does not, or the folder holds something else.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if not _is_first_process():
         return
     path = settings.output / SUITE
     common = {
@@ -222,6 +223,11 @@ def _begin(settings: SuiteSettings) -> None:
                 f"{path}: {name} was {former.get(name)} when the suite began, and is {common[name]} now; "
                 "set it back, or choose another output folder"
             )
+
+
+def _is_first_process() -> bool:
+    """Whether this is the only process, or torchrun's first."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _weights_sha256(model: str) -> str | None:
@@ -247,11 +253,13 @@ def _coverage(name: str, data_dir: Path | None) -> dict[str, Coverage]:
 def _run(plan: _Plan, data: Mapping[str, Coverage]) -> bool:
     """Finetune one task, or go on with it, and record it; False in other processes than the first."""
     folder = plan.settings.output
-    if folder.is_dir():
-        # What was killed before it had begun is a folder without a run.
-        remove_leftovers(folder)
     resume = (folder / SETTINGS).exists()
-    if finetune(dataclasses.replace(plan.settings, resume=resume)) is None:
+    try:
+        result = finetune(dataclasses.replace(plan.settings, resume=resume))
+    except KeyboardInterrupt:
+        say(f"or, to go on with the suite, repeat: {shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])}")
+        raise
+    if result is None:
         return False
     steps = plan.settings.epochs * len(plan.settings.seeds)
     record = {
@@ -265,10 +273,10 @@ def _run(plan: _Plan, data: Mapping[str, Coverage]) -> bool:
         "versions": _versions(),
         "finished": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
-    write_json(folder / RECORD, record)
     # The best seed's model lies in the folder itself.
     for model in folder.glob("seed-*/model"):
         shutil.rmtree(model)
+    write_json(folder / RECORD, record)
     return True
 
 
@@ -276,10 +284,6 @@ def _versions() -> dict[str, str]:
     names = ("torch", "accelerate", "tokenizers", "numpy", "scikit-learn", "scipy")
     versions = {name: importlib.metadata.version(name) for name in names}
     return {"squeezebert": __version__, "python": platform.python_version(), "machine": platform.machine(), **versions}
-
-
-def _command() -> str:
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def search(
@@ -295,42 +299,64 @@ def search(
         dropouts: Probabilities to try.
 
     Returns:
-        Task -> what was tried, the best first.
+        Task -> what was tried, the best first; nothing in other processes than the first.
 
     Raises:
         InputError: As :func:`run_suite`.
     """
     presets = load_presets(settings.preset_name)
+    plans = {name: _trials(_plan(settings, name, presets[name]), learning_rates, dropouts) for name in settings.tasks}
+    for plan in itertools.chain(*plans.values()):
+        _check_settled(plan)
+    data = {
+        name: _coverage(name, settings.data_dir)
+        for name, trials in plans.items()
+        if not all(plan.finished for plan in trials)
+    }
     found: dict[str, list[dict[str, Any]]] = {}
-    for name in settings.tasks:
-        base = _plan(settings, name, presets[name])
-        tried = []
-        for rate in learning_rates:
-            for dropout in dropouts:
-                folder = settings.output / name / f"rate-{rate:g}-dropout-{dropout:g}"
-                chosen = dataclasses.replace(base.settings, output=folder, learning_rate=rate, dropout=dropout)
-                plan = dataclasses.replace(base, settings=chosen)
-                _check_settled(plan)
-                if not plan.finished:
-                    _run(plan, _coverage(name, settings.data_dir))
-                    (folder / checkpoint.WEIGHTS[0]).unlink(missing_ok=True)
-                metrics = read_json(folder / METRICS)
-                split, figures = next(iter(metrics["mean"].items()))
-                deviations = metrics["sd"] or {}
-                tried.append(
-                    {
-                        "learning_rate": rate,
-                        "dropout": dropout,
-                        "mean": figures[metrics["primary_metric"]],
-                        "sd": deviations.get(split, {}).get(metrics["primary_metric"]),
-                        "seeds": [each["seed"] for each in metrics["seeds"]],
-                        "seconds": sum(each["seconds"] for each in metrics["seeds"]),
-                    }
-                )
-        found[name] = sorted(tried, key=lambda each: -each["mean"])
+    for name, trials in plans.items():
+        for plan in trials:
+            if not plan.finished:
+                _run(plan, data[name])
+            # Only the figures are wanted.
+            (plan.settings.output / checkpoint.WEIGHTS[0]).unlink(missing_ok=True)
+        if not _is_first_process():
+            continue
+        found[name] = sorted(map(_result, trials), key=lambda each: -each["mean"])
         write_json(settings.output / "search.json", {"model": settings.model, "tasks": found})
         write_text(settings.output / "search.md", _search_table(settings, found))
     return found
+
+
+def _trials(base: _Plan, learning_rates: Sequence[float], dropouts: Sequence[float]) -> list[_Plan]:
+    """A plan for each learning rate with each dropout."""
+    return [
+        dataclasses.replace(
+            base,
+            settings=dataclasses.replace(
+                base.settings,
+                output=base.settings.output / f"rate-{rate:g}-dropout-{dropout:g}",
+                learning_rate=rate,
+                dropout=dropout,
+            ),
+        )
+        for rate, dropout in itertools.product(learning_rates, dropouts)
+    ]
+
+
+def _result(trial: _Plan) -> dict[str, Any]:
+    """What came of a trial, ready for JSON."""
+    metrics = read_json(trial.settings.output / METRICS)
+    split, figures = next(iter(metrics["mean"].items()))
+    deviations = metrics["sd"] or {}
+    return {
+        "learning_rate": trial.settings.learning_rate,
+        "dropout": trial.settings.dropout,
+        "mean": figures[metrics["primary_metric"]],
+        "sd": deviations.get(split, {}).get(metrics["primary_metric"]),
+        "seeds": [each["seed"] for each in metrics["seeds"]],
+        "seconds": sum(each["seconds"] for each in metrics["seeds"]),
+    }
 
 
 def _search_table(settings: SuiteSettings, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
