@@ -149,6 +149,23 @@ def test_submit_answers_what_there_is(
     assert "x.zip: CoLA.tsv: (missing)" in capsys.readouterr().out
 
 
+def test_submit_reads_all_test_sets_before_it_answers_one(
+    suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # All have the five rows that are expected here, but for the last.
+    monkeypatch.setattr(SubmissionFile, "rows", property(lambda self: 5 + (self.name == "AX.tsv")))
+    flags = ["glue", "submit", str(suite), "--output", str(tmp_path / "x.zip"), "--partial", "--device", "cpu"]
+    assert main(flags) == 2
+    said = capsys.readouterr()
+    assert "ax: the test set has 5 rows, but the server expects 6" in said.err
+    assert said.out == ""
+
+
+def test_submit_needs_the_name_of_a_zip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["glue", "submit", str(tmp_path), "--output", str(tmp_path)]) == 2
+    assert f"{tmp_path}: is a folder; name the zip to write" in capsys.readouterr().err
+
+
 def test_submit_needs_a_suite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["glue", "submit", str(tmp_path), "--output", str(tmp_path / "x.zip")]) == 2
     assert "no suite.json, so this is no GLUE suite" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 
 from squeezebert.data.tasks import GLUE
 from squeezebert.errors import InputError
-from squeezebert.evaluation.submission import FILES, answer, check_submission, to_words, write_submission
+from squeezebert.evaluation.submission import FILES, answer, check_submission, read_test_set, to_words, write_submission
 
 # The benchmark's own row counts and words, typed here apart from the package's tables.
 ROWS = {
@@ -162,12 +162,13 @@ def test_a_test_set_is_answered_row_by_row(tmp_path: Path) -> None:
     lines = [f"{index}\t{'yes' if index % 3 else 'no'}\tb\n" for index in range(146)]
     (tmp_path / "WNLI" / "test.tsv").write_text("index\tsentence1\tsentence2\n" + "".join(lines))
     labels = ("not_entailment", "entailment")
-    answers = answer(wnli, tmp_path, _run, kind="single_label", labels=labels)
+    rows = read_test_set(wnli, tmp_path)
+    answers = answer(wnli, rows, _run, kind="single_label", labels=labels)
     assert answers == ["1" if index % 3 else "0" for index in range(146)]
     with pytest.raises(InputError, match="not the task's"):
-        answer(wnli, tmp_path, _run, kind="single_label", labels=labels[::-1])
+        answer(wnli, rows, _run, kind="single_label", labels=labels[::-1])
     with pytest.raises(InputError, match="not the task's"):
-        answer(wnli, tmp_path, _run, kind="regression", labels=("LABEL_0",))
+        answer(wnli, rows, _run, kind="regression", labels=("LABEL_0",))
     (tmp_path / "WNLI" / "test.tsv").write_text("index\tsentence1\tsentence2\n" + "".join(lines[1:]))
     with pytest.raises(InputError, match="145 rows, but the server expects 146"):
-        answer(wnli, tmp_path, _run, kind="single_label", labels=labels)
+        read_test_set(wnli, tmp_path)

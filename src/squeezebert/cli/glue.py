@@ -203,8 +203,10 @@ def _add_submit(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def _submit(args: argparse.Namespace) -> None:
     """Predict, write and check."""
     from squeezebert.evaluation.scorecard import SUITE, read_suite
-    from squeezebert.evaluation.submission import FILES, answer, write_submission
+    from squeezebert.evaluation.submission import FILES, answer, read_test_set, write_submission
 
+    if args.output.is_dir():
+        raise InputError(f"{args.output}: is a folder; name the zip to write")
     suite = read_suite(args.suite)
     data_dir = args.data_dir
     if data_dir is None and suite.common["data_dir"] is not None:
@@ -216,9 +218,11 @@ def _submit(args: argparse.Namespace) -> None:
 
     from squeezebert.runtime.predictor import Predictor
 
+    # All are read before the first is answered, which may take hours.
+    test_sets = {file.name: read_test_set(file, data_dir) for file in FILES if file not in untrained + unfetched}
     predictions = {}
     for file in FILES:
-        if file in untrained or file in unfetched:
+        if file.name not in test_sets:
             print(f"{file.name}: left out ({'no test set' if file in unfetched else f'no model of {file.model}'})")
             continue
         # In full precision, as the suite's own scores are.
@@ -226,7 +230,9 @@ def _submit(args: argparse.Namespace) -> None:
             args.suite / file.model, batch_size=args.batch_size, engine="torch", device=args.device
         )
         engine = predictor.engine
-        predictions[file.name] = answer(file, data_dir, predictor.logits, kind=engine.kind, labels=engine.labels)
+        predictions[file.name] = answer(
+            file, test_sets[file.name], predictor.logits, kind=engine.kind, labels=engine.labels
+        )
         print(f"{file.name}: {file.rows:,} rows", flush=True)
     if not predictions:
         raise InputError(f"{args.suite}: nothing to submit; {SUITE} and the test sets have no task in common")

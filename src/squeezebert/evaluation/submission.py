@@ -24,6 +24,7 @@ from squeezebert.evaluation.metrics import decide
 from squeezebert.files import atomic_path
 
 if TYPE_CHECKING:
+    from squeezebert.data.examples import Example
     from squeezebert.data.tasks import Kind
     from squeezebert.evaluation.evaluate import Run
 
@@ -73,12 +74,33 @@ _LARGEST = 1 << 26  # bytes; QQP, the longest, has under 4 MB
 _SHOWN = 3  # bad rows that are told of each file
 
 
-def answer(file: SubmissionFile, data_dir: Path | None, run: Run, *, kind: Kind, labels: Sequence[str]) -> list[str]:
-    """Predict a test set.
+def read_test_set(file: SubmissionFile, data_dir: Path | None) -> list[Example]:
+    """Read the test set that a file answers.
 
     Args:
         file: Which one.
         data_dir: Root of the official GLUE files; None: the hub's copy.
+
+    Raises:
+        InputError: It cannot be read, or has not its official number of rows.
+    """
+    examples = load_split(file.task, file.split, data_dir)
+    if len(examples) != file.rows:
+        raise InputError(
+            f"{file.task.name}: the {file.split} set has {len(examples):,} rows, but the server expects "
+            f"{file.rows:,}; fetch it again with: squeezebert glue download {file.task.name}"
+        )
+    return examples
+
+
+def answer(
+    file: SubmissionFile, examples: Sequence[Example], run: Run, *, kind: Kind, labels: Sequence[str]
+) -> list[str]:
+    """Predict a test set.
+
+    Args:
+        file: Which one.
+        examples: Its rows, from :func:`read_test_set`.
         run: The model: a stream of (text, second text or None) -> logits ``[K]`` each, in order.
         kind: What its outputs stand for.
         labels: Names of its outputs, in the task's order.
@@ -87,7 +109,7 @@ def answer(file: SubmissionFile, data_dir: Path | None, run: Run, *, kind: Kind,
         Predictions in the order of the rows, as the server reads them.
 
     Raises:
-        InputError: The test set cannot be read or has not its official number of rows, or the model is another task's.
+        InputError: The model is another task's.
     """
     task = file.task
     if kind != task.kind or (kind != "regression" and tuple(labels) != task.labels):
@@ -95,12 +117,6 @@ def answer(file: SubmissionFile, data_dir: Path | None, run: Run, *, kind: Kind,
         raise InputError(
             f"{task.name}: the model's outputs ({found}) are not the task's ({', '.join(task.labels) or 'a value'}); "
             "submit a suite that glue run made"
-        )
-    examples = load_split(task, file.split, data_dir)
-    if len(examples) != file.rows:
-        raise InputError(
-            f"{task.name}: the {file.split} set has {len(examples):,} rows, but the server expects {file.rows:,}; "
-            f"fetch it again with: squeezebert glue download {task.name}"
         )
     logits = np.stack(list(run((example.text, example.pair) for example in examples)))
     return to_words(file, logits)
