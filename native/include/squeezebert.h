@@ -1,7 +1,8 @@
 /* The SqueezeBERT engine: an exported model and token ids -> logits, pooled vectors, hidden states.
  *
  * Thread-safe: any number of threads may run one engine at once. A sequence's result has the same bits alone, in any batch and with
- * any number of threads. Every function that can fail returns an SQB_... code and writes one line for the user.
+ * any number of threads. A process that was forked off may go on using an engine, on one thread. Every function that can fail
+ * returns an SQB_... code and writes one line for the user; error may be NULL.
  */
 #ifndef SQUEEZEBERT_H
 #define SQUEEZEBERT_H
@@ -51,15 +52,18 @@ typedef struct {
 } sqb_outputs;
 
 /* Load an exported folder (config.json, model.safetensors). threads: 0 for one per usable core. instruction_set: NULL
- * for the best of this machine, or a name of sqb_instruction_sets(). */
+ * for the best of this machine, or a name of sqb_instruction_sets(). engine: NULL after a failure. The files stay mapped:
+ * replace a folder in use by renaming, never write into its files. */
 SQB_EXPORT int sqb_load(const char* folder, int32_t threads, const char* instruction_set, sqb_engine** engine, char* error,
                         size_t error_size);
 
-/* The same from memory; both are copied as needed and may be freed after the engine is. */
+/* The same from memory. config may be freed after the call. tensors, which must begin on a 4-byte border, are read as long
+ * as the engine lives. */
 SQB_EXPORT int sqb_load_memory(const void* config, size_t config_size, const void* tensors, size_t tensors_size,
                                int32_t threads, const char* instruction_set, sqb_engine** engine, char* error,
                                size_t error_size);
 
+/* NULL is allowed. No other thread may be using the engine. */
 SQB_EXPORT void sqb_free(sqb_engine* engine);
 
 SQB_EXPORT void sqb_get_info(const sqb_engine* engine, sqb_info* info);

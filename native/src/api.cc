@@ -62,11 +62,13 @@ sqb_engine* make(sqb::Artifact artifact, int32_t threads, const char* instructio
 
 int sqb_load(const char* folder, int32_t threads, const char* instruction_set, sqb_engine** engine, char* error,
              size_t error_size) {
+  *engine = nullptr;
   return guarded(error, error_size, [&] { *engine = make(sqb::Artifact::open(folder), threads, instruction_set); });
 }
 
 int sqb_load_memory(const void* config, size_t config_size, const void* tensors, size_t tensors_size, int32_t threads,
                     const char* instruction_set, sqb_engine** engine, char* error, size_t error_size) {
+  *engine = nullptr;
   return guarded(error, error_size, [&] {
     *engine = make(sqb::Artifact::parse(sqb::Bytes::borrow(config, config_size), sqb::Bytes::borrow(tensors, tensors_size), "model"),
                    threads, instruction_set);

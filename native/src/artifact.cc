@@ -1,5 +1,7 @@
 #include "artifact.h"
 
+#include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -99,9 +101,10 @@ Bytes Bytes::map(const std::string& path) {
 #if SQB_MMAP
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   struct stat status;
-  if (file < 0 || ::fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
-    if (file >= 0) ::close(file);
-    throw InputError(path + ": no such file");
+  if (file < 0) throw InputError(path + ": " + (errno == ENOENT ? "no such file" : std::strerror(errno)));
+  if (::fstat(file, &status) != 0 || !S_ISREG(status.st_mode)) {
+    ::close(file);
+    throw InputError(path + ": not a file");
   }
   bytes.size_ = static_cast<size_t>(status.st_size);
   void* data = bytes.size_ ? ::mmap(nullptr, bytes.size_, PROT_READ, MAP_PRIVATE, file, 0) : nullptr;
@@ -211,6 +214,19 @@ void Artifact::read_header() {
     tensor.end = ends[1];
     index_.emplace(name, std::move(tensor));
   }
+  // As safetensors itself wants it, each byte belongs to one tensor: so no file asks for more memory than it holds data.
+  std::vector<const std::pair<const std::string, Tensor>*> in_order;
+  for (const auto& entry : index_) in_order.push_back(&entry);
+  std::sort(in_order.begin(), in_order.end(), [](const auto* a, const auto* b) {
+    return std::make_pair(a->second.begin, a->second.end) < std::make_pair(b->second.begin, b->second.end);
+  });
+  size_t end = 0;
+  for (const auto* entry : in_order) {
+    if (entry->second.begin != end)
+      throw InputError(where_ + ": " + entry->first + ": lies over another tensor, or leaves a gap; fetch or copy it again");
+    end = entry->second.end;
+  }
+  if (end != data_size) throw InputError(where_ + ": has bytes of no tensor at its end; fetch or copy it again");
 }
 
 const Artifact::Tensor& Artifact::find(const std::string& name, const char* type, const std::vector<int64_t>& shape) const {
@@ -223,8 +239,8 @@ const Artifact::Tensor& Artifact::find(const std::string& name, const char* type
   uint64_t bytes = std::strcmp(type, "F32") == 0 ? 4 : 1;
   for (const int64_t size : shape) bytes *= static_cast<uint64_t>(size);  // sizes come from a checked config: below 2^45
   if (tensor.end - tensor.begin != bytes) throw InputError(where_ + ": " + name + " has not the bytes that its shape needs");
-  if (bytes && (data_begin_ + tensor.begin) % (std::strcmp(type, "F32") == 0 ? 4 : 1) != 0)
-    throw InputError(where_ + ": " + name + " does not start on a 4-byte border");
+  if (std::strcmp(type, "F32") == 0 && reinterpret_cast<uintptr_t>(tensors_.data() + data_begin_ + tensor.begin) % 4 != 0)
+    throw InputError(where_ + ": " + name + " does not start on a 4-byte border; export the model again");
   return tensor;
 }
 

@@ -1,9 +1,8 @@
 #include "json.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
-#include <cstring>
 
 namespace sqb {
 
@@ -86,14 +85,34 @@ class JsonParser {
     return value;
   }
 
+  // By hand: strtod expects the decimal sign of the program's locale. Whole numbers below 2^53, and up to 15 digits times
+  // up to 10^22, are exact or rounded once.
   double read_number() {
+    const bool negative = take("-");
+    double value = 0;
     const size_t start = at_;
-    while (at_ < text_.size() && std::strchr("+-0123456789.eE", text_[at_]) != nullptr && text_[at_] != '\0') ++at_;
-    const std::string digits(text_.substr(start, at_ - start));
-    char* end = nullptr;
-    const double value = std::strtod(digits.c_str(), &end);
-    if (digits.empty() || digits[0] == '+' || digits.size() > 64 || *end != '\0' || !std::isfinite(value)) fail("not a value");
-    return value;
+    read_digits(value);
+    if (text_[start] == '0' && at_ > start + 1) fail("not a value");
+    int power = 0;
+    if (take(".")) power = -read_digits(value);
+    if (take("e") || take("E")) {
+      const bool down = take("-");
+      if (!down) take("+");
+      double exponent = 0;
+      read_digits(exponent);
+      power += static_cast<int>(std::min(exponent, 9999.0)) * (down ? -1 : 1);
+    }
+    value = power < 0 ? value / std::pow(10.0, -power) : value * std::pow(10.0, power);
+    if (!std::isfinite(value)) fail("not a value");
+    return negative ? -value : value;
+  }
+
+  // Digits, at least one, put after those of `value`; returns how many.
+  int read_digits(double& value) {
+    const size_t start = at_;
+    for (; peek() >= '0' && peek() <= '9'; ++at_) value = value * 10 + (peek() - '0');
+    if (at_ == start) fail("not a value");
+    return static_cast<int>(at_ - start);
   }
 
   uint32_t read_hex() {

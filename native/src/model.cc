@@ -151,7 +151,7 @@ class Workspace {
 };
 
 Model::Model(Artifact artifact, const Kernels& kernels, int threads)
-    : artifact_(std::move(artifact)), kernels_(kernels), team_(threads) {
+    : artifact_(std::move(artifact)), kernels_(kernels), team_(std::make_unique<Team>(threads)) {
   const Config& c = config();
   const int head_size = c.hidden_size / c.heads;
   activation_ = activation_named(c.activation, "config.json");
@@ -205,7 +205,13 @@ Model::Model(Artifact artifact, const Kernels& kernels, int threads)
   artifact_.forget();
 }
 
-Model::~Model() = default;
+Model::~Model() {
+  if (!team_->here()) static_cast<void>(team_.release());  // see Team::here
+}
+
+Team& Model::team_for(const std::unique_lock<std::mutex>& lock) {
+  return lock.owns_lock() && team_->here() ? *team_ : alone_;
+}
 
 PackedLinear Model::load_linear(const std::string& name, int groups, int in, int out, int blocks, bool with_bias,
                                 int panel_vectors) {
@@ -271,8 +277,8 @@ void Model::run(const Batch& batch, const Outputs& outputs) {
   if (outputs.logits && !has_classifier()) throw InputError("the model has no classifier (its head is " + c.head + ")");
   if (outputs.pooled && !has_pooler_) throw InputError("the model has no pooler (its head is " + c.head + ")");
   check(batch);
-  std::unique_lock<std::mutex> lock(team_.busy(), std::try_to_lock);
-  run_parts(batch, lock.owns_lock() ? team_ : alone_, [&](Workspace& space, int64_t first_token, int64_t first) {
+  std::unique_lock<std::mutex> lock(team_->busy(), std::try_to_lock);
+  run_parts(batch, team_for(lock), [&](Workspace& space, int64_t first_token, int64_t first) {
     Outputs out = outputs;
     if (out.logits) out.logits += (c.head == "token_classification" ? first_token : first) * c.num_labels;
     if (out.pooled) out.pooled += first * c.hidden_size;
@@ -293,8 +299,8 @@ void Model::run_masked(const Batch& batch, const Gaps& gaps) {
                        " tokens");
   const size_t channels = static_cast<size_t>(c.hidden_size);
   std::vector<float> rows(static_cast<size_t>(gaps.count) * channels);
-  std::unique_lock<std::mutex> lock(team_.busy(), std::try_to_lock);
-  Team& team = lock.owns_lock() ? team_ : alone_;
+  std::unique_lock<std::mutex> lock(team_->busy(), std::try_to_lock);
+  Team& team = team_for(lock);
   run_parts(batch, team, [&](Workspace& space, int64_t first_token, int64_t) {
     for (int i = 0; i < gaps.count; ++i) {
       const int64_t row = gaps.positions[i] - first_token;
@@ -306,17 +312,18 @@ void Model::run_masked(const Batch& batch, const Gaps& gaps) {
   if (gaps.count > 0) score_vocabulary(team, rows, gaps);
 }
 
+// Nobody waits for the spaces: where the process is forked while a thread holds their lock, it is never given back.
 std::unique_ptr<Workspace> Model::borrow_space() {
-  const std::lock_guard<std::mutex> lock(spaces_mutex_);
-  if (spaces_.empty()) return std::make_unique<Workspace>();
+  const std::unique_lock<std::mutex> lock(spaces_mutex_, std::try_to_lock);
+  if (!lock.owns_lock() || spaces_.empty()) return std::make_unique<Workspace>();
   std::unique_ptr<Workspace> space = std::move(spaces_.back());
   spaces_.pop_back();
   return space;
 }
 
 void Model::return_space(std::unique_ptr<Workspace> space) {
-  const std::lock_guard<std::mutex> lock(spaces_mutex_);
-  spaces_.push_back(std::move(space));
+  const std::unique_lock<std::mutex> lock(spaces_mutex_, std::try_to_lock);
+  if (lock.owns_lock()) spaces_.push_back(std::move(space));
 }
 
 void Model::forward(Workspace& space, Team& team, const Batch& part) {

@@ -50,12 +50,13 @@ class Model {
 
   const Config& config() const { return artifact_.config(); }
   const Kernels& kernels() const { return kernels_; }
-  int threads() const { return team_.threads(); }
+  int threads() const { return team_->threads(); }
   bool has_pooler() const { return has_pooler_; }
   bool has_classifier() const { return !classifier_.empty(); }
   bool has_masked_lm() const { return has_masked_lm_; }
 
-  // Any number of threads may call this at once: one uses the team, the others compute alone.
+  // Any number of threads may call this at once: one uses the team, the others compute alone. So does a process that was
+  // forked off.
   // Throws InputError for lengths or ids out of range and for outputs that the model does not have.
   void run(const Batch& batch, const Outputs& outputs);
   // The same for a masked language model. Throws InputError for a position outside the batch, too.
@@ -84,12 +85,14 @@ class Model {
   void tokens_phase(Workspace& space, Member& member, const Layer& layer, int block, bool last);
   void heads_of(Workspace& space, const Outputs& outputs);
   void score_vocabulary(Team& team, std::vector<float>& rows, const Gaps& gaps);
+  // The team, where the lock on it is held and its threads are there; else the caller alone.
+  Team& team_for(const std::unique_lock<std::mutex>& lock);
   std::unique_ptr<Workspace> borrow_space();
   void return_space(std::unique_ptr<Workspace> space);
 
   Artifact artifact_;
   const Kernels& kernels_;
-  Team team_;
+  std::unique_ptr<Team> team_;
   Team alone_{1};
   Arena arena_;
   EmbeddingTables tables_{};

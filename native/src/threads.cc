@@ -1,7 +1,15 @@
 #include "threads.h"
 
 #include <algorithm>
+#include <string>
+#include <system_error>
 
+#include "json.h"
+
+#if !defined(_WIN32) && !defined(__wasm__)
+#include <unistd.h>
+#define SQB_FORK 1
+#endif
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
 #endif
@@ -31,13 +39,35 @@ void spin_until(Done done) {
   }
 }
 
-}  // namespace
-
-Team::Team(int threads) : threads_(std::max(1, threads)) {
-  for (int i = 1; i < threads_; ++i) workers_.emplace_back([this, i] { work(i); });
+long this_process() {
+#if SQB_FORK
+  return ::getpid();
+#else
+  return 0;
+#endif
 }
 
-Team::~Team() {
+}  // namespace
+
+Team::Team(int threads) : threads_(std::max(1, threads)), process_(this_process()) {
+  workers_.reserve(static_cast<size_t>(threads_));
+  // A thread that is dropped without being joined ends the program.
+  try {
+    for (int i = 1; i < threads_; ++i) workers_.emplace_back([this, i] { work(i); });
+  } catch (const std::system_error&) {
+    end();
+    throw InputError("the system refuses to start " + std::to_string(threads_) + " threads; ask for fewer");
+  } catch (const std::bad_alloc&) {
+    end();
+    throw;
+  }
+}
+
+Team::~Team() { end(); }
+
+bool Team::here() const { return threads_ == 1 || process_ == this_process(); }
+
+void Team::end() {
   {
     const std::lock_guard<std::mutex> lock(sleep_);
     stop_.store(true);
@@ -58,7 +88,9 @@ void Team::run(const std::function<void(Member&)>& job) {
   }
   Member self(this, 0, threads_);
   job(self);
-  if (threads_ > 1) barrier();
+  if (threads_ == 1) return;
+  barrier();
+  if (out_of_memory_.exchange(false, std::memory_order_relaxed)) throw std::bad_alloc();
 }
 
 void Team::work(int index) {

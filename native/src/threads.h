@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -35,13 +36,17 @@ class Member {
 
 class Team {
  public:
-  // The calling thread counts as one: threads - 1 are started.
+  // The calling thread counts as one: threads - 1 are started. Throws InputError where the system refuses one.
   explicit Team(int threads);
   ~Team();
   Team(const Team&) = delete;
 
   int threads() const { return threads_; }
-  // Runs job on every thread; one caller at a time (see busy()). job must not throw.
+  // Whether the threads are there: a process that was forked off has the memory, but not the threads. A team of more than
+  // one can then neither run nor be destroyed, for what waits in it never wakes.
+  bool here() const;
+  // Runs job on every thread; one caller at a time (see busy()). What the job shares out may throw std::bad_alloc, which
+  // comes out here when all have met; nothing else may be thrown.
   void run(const std::function<void(Member&)>& job);
   // To be held while running.
   std::mutex& busy() { return busy_; }
@@ -50,8 +55,10 @@ class Team {
   friend class Member;
   void work(int index);
   void barrier();
+  void end();
 
   int threads_;
+  long process_;
   std::vector<std::thread> workers_;
   std::mutex busy_;
   std::mutex sleep_;
@@ -59,6 +66,7 @@ class Team {
   const std::function<void(Member&)>* job_ = nullptr;
   std::atomic<uint32_t> jobs_{0};
   std::atomic<bool> stop_{false};
+  std::atomic<bool> out_of_memory_{false};
   alignas(64) std::atomic<int> next_{0};
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<uint32_t> phase_{0};
@@ -70,7 +78,12 @@ void Member::share(int count, Work&& work) {
     for (int i = 0; i < count; ++i) work(i);
     return;
   }
-  for (int i; (i = team_->next_.fetch_add(1, std::memory_order_relaxed)) < count;) work(i);
+  // Left by an exception, the others would wait for ever.
+  try {
+    for (int i; (i = team_->next_.fetch_add(1, std::memory_order_relaxed)) < count;) work(i);
+  } catch (const std::bad_alloc&) {
+    team_->out_of_memory_.store(true, std::memory_order_relaxed);
+  }
   team_->barrier();
 }
 

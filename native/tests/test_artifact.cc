@@ -10,10 +10,12 @@ using namespace sqb;
 namespace {
 
 // Exact-size copies on the heap, so that a sanitizer sees every step beyond.
-std::string try_load(const std::string& config, const std::string& tensors) {
-  std::vector<char> config_copy(config.begin(), config.end()), tensors_copy(tensors.begin(), tensors.end());
+std::string try_load(const std::string& config, const std::string& tensors, size_t shift = 0) {
+  std::vector<char> config_copy(config.begin(), config.end()), tensors_copy(shift);
+  tensors_copy.insert(tensors_copy.end(), tensors.begin(), tensors.end());
   try {
-    Model model(Artifact::parse(Bytes::borrow(config_copy.data(), config_copy.size()), Bytes::borrow(tensors_copy.data(), tensors_copy.size()), "test"),
+    Model model(Artifact::parse(Bytes::borrow(config_copy.data(), config_copy.size()),
+                                Bytes::borrow(tensors_copy.data() + shift, tensors.size()), "test"),
                 *available_kernels().front(), 1);
     return "";
   } catch (const InputError& error) {
@@ -47,6 +49,25 @@ int main() {
   expect(files, "\"head\": \"sequence_classification\"", "\"head\": \"sequence_clarification\"", true, "sequence_clarification is unknown");
   expect(files, "embeddings.word.weight", "embeddings.word.waight", false, "no tensor embeddings.word.weight");
   expect(files, "\"dtype\": \"I8\"", "\"dtype\": \"U8\"", false, "not I8");
+  // Numbers, whatever the locale: one value in many ways, and what is no number.
+  for (const char* eps : {"1e-05", "0.00001", "1.0E-5", "10e-6", "0.1e-4", "0.010e-03"}) {
+    std::string config = files.config;
+    config.replace(config.find("1e-12"), 5, eps);
+    const Artifact artifact = Artifact::parse(Bytes::borrow(config.data(), config.size()),
+                                              Bytes::borrow(files.tensors.data(), files.tensors.size()), "test");
+    CHECK(artifact.config().layer_norm_eps == 1e-5f, "%s is read as %g", eps, static_cast<double>(artifact.config().layer_norm_eps));
+  }
+  for (const char* eps : {"01e-5", ".5", "1.", "1e", "1e+", "+1", "--1", "-", "0,5", "1e999", "0x1p-3", "nan", "1.5.5"})
+    expect(files, "1e-12", eps, true, "not valid JSON");
+  // Every byte belongs to one tensor.
+  CHECK(try_load(files.config, files.tensors + "four").find("bytes of no tensor") != std::string::npos, "four bytes too many");
+  expect(files, "\"data_offsets\": [0, ", "\"data_offsets\": [4, ", false, "embeddings.word.scale: lies over another tensor, or leaves a gap");
+  const std::string next = ", \"embeddings.position.scale\": {\"dtype\": \"F32\", \"shape\": [5], \"data_offsets\": [28, 48]}";
+  expect(files, next.c_str(), std::string(next).replace(next.find("[28, 48]"), 8, "[ 0, 20]").c_str(), false, "lies over another tensor");
+  for (size_t shift = 0; shift <= 4; ++shift) {
+    const std::string message = try_load(files.config, files.tensors, shift);
+    CHECK(shift % 4 == 0 ? message.empty() : message.find("4-byte border") != std::string::npos, "moved by %zu bytes: '%s'", shift, message.c_str());
+  }
   // The data begin with the scale of the first word.
   const std::pair<float, const char*> scales[] = {{std::numeric_limits<float>::quiet_NaN(), "embeddings.word.scale has values that are not finite"},
                                                   {std::numeric_limits<float>::infinity(), "not finite"},

@@ -4,6 +4,11 @@
 #include <numeric>
 #include <thread>
 
+#if !defined(_WIN32)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
+
 #include "synthetic.h"
 
 using namespace sqb;
@@ -134,6 +139,28 @@ void test_callers() {
   for (const int count : same) CHECK(count == 20, "%d of 20 equal", count);
 }
 
+#if !defined(_WIN32)
+// A process that was forked off has none of the team's threads: it computes alone, and frees the model without waiting.
+void test_forked() {
+  const Sizes sizes;
+  const Files files = synthetic(sizes);
+  auto model = load(files, *available_kernels().front(), 3);
+  const Texts texts({3, 40, 17}, sizes.vocabulary);
+  const Result want = run(*model, texts.ids.data(), texts.types.data(), texts.lengths);
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(60);  // where it hangs
+    const bool same = run(*model, texts.ids.data(), texts.types.data(), texts.lengths) == want;
+    model.reset();
+    _exit(same ? 0 : 1);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the forked process ended with status %d", status);
+  CHECK(run(*model, texts.ids.data(), texts.types.data(), texts.lengths) == want, "after a fork");
+}
+#endif
+
 void expect_error(Model& model, const std::vector<int32_t>& ids, const std::vector<int32_t>& lengths, const char* part) {
   std::vector<float> logits(100);
   try {
@@ -179,6 +206,9 @@ int main(int argc, char** argv) {
   test_equal(small, "hidden 384");
   test_masked();
   test_callers();
+#if !defined(_WIN32)
+  test_forked();
+#endif
   test_errors();
   return finish();
 }
