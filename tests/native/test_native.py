@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -140,12 +143,15 @@ def test_bad_input(save_checkpoint: Callable[..., Path], tmp_path: Path) -> None
         (np.array([2**40]), one, "outside the vocabulary"),
         (np.array([5]), np.array([0]), "lengths add up to 0"),
         (np.array([5]), np.array([2]), "lengths add up to 2"),
+        (np.arange(5), np.array([9, -4]), "a sequence has -4 tokens"),
         (np.zeros(513, int), np.array([513]), "the model takes 1 to 512"),
         (np.zeros(10**6, int), np.array([10**6]), "has 1000000 tokens; the model takes 1 to 512"),
         (np.array([0.5]), one, "whole numbers"),
     ):
         with pytest.raises(InputError, match=message):
             engine.run_ragged(ids, None, lengths, logits=True)
+    with pytest.raises(InputError, match="2 token ids, but 1 segments"):
+        engine.run_ragged(np.array([5, 6]), one, np.array([2]), logits=True)
     with pytest.raises(InputError, match="segment 2"):
         engine.run_ragged(np.array([5]), np.array([2]), one, logits=True)
     with pytest.raises(InputError, match="cannot run here"):
@@ -252,6 +258,10 @@ def test_saving_writes_the_checkpoint_or_the_artifact(save_classifier: Callable[
     export(folder, tmp_path / "artifact")
     Classifier.load(tmp_path / "artifact").save(tmp_path / "exported")
     assert artifact.read_manifest(tmp_path / "exported") == artifact.read_manifest(tmp_path / "artifact")
+    exported = Classifier.load(tmp_path / "exported")
+    export(save_classifier(("x", "y")), tmp_path / "exported")
+    with pytest.raises(InputError, match="was changed since the model was loaded"):
+        exported.save(tmp_path / "again")
     classifier = Classifier.load(tmp_path / "copy", engine="native")
     checkpoint.save(checkpoint.load(folder, num_labels=3, require_head=False).model, tmp_path / "copy")
     with pytest.raises(InputError, match="was changed since the model was loaded"):
@@ -269,3 +279,83 @@ def test_a_library_that_is_another_says_so(tmp_path: Path, monkeypatch: pytest.M
                 instruction_sets()
     finally:
         native._library.cache_clear()
+
+
+def test_replaced_while_it_is_loaded(
+    save_classifier: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(save_classifier(("good", "bad")), tmp_path / "artifact")
+    export(save_classifier(("bad", "good")), tmp_path / "other")
+    load = native._open
+
+    def replace(*arguments: Any) -> Any:
+        handle = load(*arguments)
+        (tmp_path / "artifact").rename(tmp_path / "former")
+        (tmp_path / "other").rename(tmp_path / "artifact")
+        return handle
+
+    monkeypatch.setattr(native, "_open", replace)
+    with pytest.raises(InputError, match="was replaced while it was being loaded"):
+        NativeEngine.load(tmp_path / "artifact")
+
+
+_PROGRAM = """
+import numpy as np, os, resource, signal, sys, threading, time
+from squeezebert.errors import InputError
+from squeezebert.runtime import models
+from squeezebert.runtime.engines.native import NativeEngine
+
+folder = models.find("small-sst2")
+def run(engine, tokens=40):
+    return engine.run_ragged(np.arange(1000, 1000 + tokens), None, np.array([tokens]), logits=True)["logits"]
+"""
+
+
+def program(text: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a process of its own, without torch."""
+    return subprocess.run([sys.executable, "-c", _PROGRAM + text], capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_goes_on_alone() -> None:
+    done = program("""
+engine = NativeEngine.load(folder, threads=3)
+want = run(engine)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)  # where it hangs
+    same = np.array_equal(run(engine), want)
+    del engine
+    sys.exit(0 if same else 1)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+sys.exit(status if np.array_equal(run(engine), want) else 2)
+""")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs limits on memory")
+def test_threads_that_the_system_refuses() -> None:
+    done = program("""
+limit = 1 << 30  # bytes; 1,023 stacks take several times as much
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    NativeEngine.load(folder, threads=1024)
+except InputError as error:
+    print(error)
+print(NativeEngine.load(folder, threads=2).threads)
+""")
+    assert done.stdout.splitlines() == ["the system refuses to start 1024 threads; ask for fewer", "2"], done.stderr
+
+
+def test_a_program_ends_while_a_thread_runs_the_engine() -> None:
+    done = program("""
+engine = NativeEngine.load(folder, threads=1)
+def work():
+    ids, lengths = np.full(512 * 20, 1000), np.full(20, 512)
+    while True:
+        engine.run_ragged(ids, None, lengths, logits=True)
+for _ in range(4):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.5)
+""")
+    assert done.returncode == 0, (done.returncode, done.stderr)

@@ -76,7 +76,10 @@ def _library() -> ctypes.CDLL:
     """
     path = library_path()
     if path is None:
-        raise InputError("this installation has no native engine: it was built where no C++17 compiler was at hand")
+        raise InputError(
+            "this installation has no native engine: it was built where no C++17 compiler was at hand; with one, "
+            "install again, or leave out --engine"
+        )
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
@@ -134,8 +137,9 @@ class NativeEngine(QuantizedEngine):
     def __init__(self, manifest: artifact.Manifest, origin: Origin, handle: ctypes.c_void_p, tensors: bytes) -> None:
         super().__init__(manifest, origin)
         self._handle = handle
-        # The engine reads the embeddings where they lie, so the bytes live as long as it does.
-        self._free = weakref.finalize(self, _release, handle, tensors)
+        # The engine reads the embeddings where they lie, so the bytes live as long as it does. When the program ends it is
+        # not freed: a daemon thread may be running it.
+        weakref.finalize(self, _release, handle, tensors).atexit = False
         self._info = _Info()
         _library().sqb_get_info(handle, ctypes.byref(self._info))
 
@@ -153,9 +157,13 @@ class NativeEngine(QuantizedEngine):
         Raises:
             InputError: The folder cannot be read, an argument is out of range, or this installation has no engine.
         """
+        origin = Origin.of_artifact(folder)
         manifest = artifact.read_manifest(folder)
         handle = _open(_library().sqb_load, [os.fsencode(folder)], threads, instruction_set)
-        return cls(manifest, Origin.of_artifact(folder), handle, b"")
+        engine = cls(manifest, origin, handle, b"")
+        if origin != Origin.of_artifact(folder):
+            raise InputError(f"{folder}: was replaced while it was being loaded; load it again")
+        return engine
 
     @classmethod
     def from_checkpoint(
@@ -238,12 +246,12 @@ class NativeEngine(QuantizedEngine):
         lengths = _int32(lengths_B, "lengths")
         ids = _int32(ids_N, "ids")
         types = None if types_N is None else _int32(types_N, "segments")
-        if (
-            lengths.sum(dtype=np.int64) != len(ids)
-            or (types is not None and len(types) != len(ids))
-            or (lengths < 0).any()
-        ):
+        if (lengths < 0).any():
+            raise InputError(f"a sequence has {lengths.min()} tokens; lengths cannot be negative")
+        if lengths.sum(dtype=np.int64) != len(ids):
             raise InputError(f"{len(ids)} token ids, but the lengths add up to {lengths.sum(dtype=np.int64)}")
+        if types is not None and len(types) != len(ids):
+            raise InputError(f"{len(ids)} token ids, but {len(types)} segments: give one for each")
         channels, rows = int(self._info.hidden_size), len(lengths)
         labels = int(self._info.num_labels)
         shapes = {

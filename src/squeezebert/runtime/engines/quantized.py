@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,13 +24,33 @@ class Origin:
     folder: Path
     """Of the artifact, or of the checkpoint that was quantised in memory."""
     checkpoint: bool
-    stamp: tuple[Any, ...] = ()
-    """Sizes and times of a checkpoint's weights when they were read."""
+    stamp: tuple[Any, ...]
+    """Sizes and times of its files when they were read."""
 
     @classmethod
     def of_artifact(cls, folder: str | Path) -> Origin:
-        """Of an exported folder."""
-        return cls(Path(folder), checkpoint=False)
+        """Of an exported folder, as it is now."""
+        files = [Path(folder) / name for name in (artifact.CONFIG, artifact.WEIGHTS)]
+        return cls(Path(folder), checkpoint=False, stamp=_stamp([file for file in files if file.is_file()]))
+
+    @classmethod
+    def of_checkpoint(cls, folder: Path) -> Origin:
+        """Of a checkpoint, as it is now."""
+        from squeezebert.folder import weight_files
+
+        return cls(folder, checkpoint=True, stamp=_stamp(weight_files(folder) if folder.is_dir() else []))
+
+    def require_same(self) -> None:
+        """Make sure that it is what it was.
+
+        Raises:
+            InputError: It is gone, or was changed.
+        """
+        now = Origin.of_checkpoint(self.folder) if self.checkpoint else Origin.of_artifact(self.folder)
+        if now != self:
+            raise InputError(
+                f"{self.folder}: was changed since the model was loaded from it, so that it cannot be saved"
+            )
 
 
 def quantize_checkpoint(source: str | Path, head: str | None) -> tuple[Quantized, Origin]:
@@ -50,7 +71,7 @@ def quantize_checkpoint(source: str | Path, head: str | None) -> tuple[Quantized
     model = quantize(source, head)
     folder = model.checkpoint.folder
     assert folder is not None  # only size names have none
-    return model, Origin(folder, checkpoint=True, stamp=_stamp(folder))
+    return model, Origin.of_checkpoint(folder)
 
 
 class QuantizedEngine(Described):
@@ -70,18 +91,15 @@ class QuantizedEngine(Described):
         """Write what the model was loaded from, with its tokenizer: the artifact, or the checkpoint in full precision.
 
         Raises:
-            InputError: The checkpoint is gone or was changed since, or ``folder`` is a file.
+            InputError: What it was loaded from is gone or was changed since, or ``folder`` is a file.
             OSError: ``folder`` cannot be written, or the disk is full.
         """
         from squeezebert import arrays
         from squeezebert.folder import writing
 
+        self.origin.require_same()
         source = self.origin.folder
         if self.origin.checkpoint:
-            if self.origin.stamp != _stamp(source):
-                raise InputError(
-                    f"{source}: was changed since the model was loaded from it, so that it cannot be saved"
-                )
             arrays.copy(source, Path(folder), tokenizer)
             return
         with writing(Path(folder)) as target:
@@ -90,10 +108,6 @@ class QuantizedEngine(Described):
             tokenizer.save(target)
 
 
-def _stamp(folder: Path) -> tuple[Any, ...]:
-    """What tells one version of a checkpoint's weights from another; of a folder that is gone, nothing."""
-    from squeezebert.folder import weight_files
-
-    if not folder.is_dir():
-        return ()
-    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in weight_files(folder))
+def _stamp(files: Sequence[Path]) -> tuple[Any, ...]:
+    """What tells one version of files from another."""
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
