@@ -107,6 +107,10 @@ def test_json(tmp_path: Path) -> None:
     for name, words in (("bad.json", "bad.json:2"), ("none.json", "no such file")):
         with pytest.raises(InputError, match=words):
             read_json(tmp_path / name)
+    for text in ("[" * 100_000, '{"a": ' + "1" * 5000 + "}"):
+        (tmp_path / "absurd.json").write_text(text)
+        with pytest.raises(InputError, match=r"absurd\.json: JSON that cannot be read"):
+            read_json(tmp_path / "absurd.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff")
     with pytest.raises(InputError, match="UTF-8"):
         read_json(tmp_path / "bytes.json")

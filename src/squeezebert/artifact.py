@@ -132,6 +132,8 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise InputError(f"{path}: head is {head!r}, not one of {', '.join(heads)}")
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise InputError(f"{path}: labels must be a list of names")
+    if kind == FORMAT and head.endswith("classification") and len(labels) != values.get("num_labels"):
+        raise InputError(f"{path}: num_labels is {values.get('num_labels')!r}, but labels names {len(labels)}")
     positions, length = values.get("max_position_embeddings"), values.get("max_length")
     if not isinstance(positions, int) or positions < 1:
         raise InputError(f"{path}: max_position_embeddings must be a positive whole number, not {positions!r}")

@@ -151,3 +151,5 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: not a text file in UTF-8") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}:{error.lineno}: not valid JSON ({error.msg})") from None
+    except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
+        raise InputError(f"{path}: JSON that cannot be read ({error})") from None

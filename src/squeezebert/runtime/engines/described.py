@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from squeezebert import artifact
+from squeezebert.errors import InputError
+from squeezebert.model.config import PROBLEM_TYPES
 from squeezebert.runtime.engines import kind_of
 
 if TYPE_CHECKING:
@@ -19,9 +21,17 @@ class Described:
 
     Attributes:
         manifest: What is known of it.
+
+    Raises:
+        InputError: It predicts something of no known kind.
     """
 
     def __init__(self, manifest: artifact.Manifest, folder: Path) -> None:
+        if manifest.problem_type not in (None, *PROBLEM_TYPES):
+            raise InputError(
+                f"{folder / artifact.CONFIG}: problem_type {manifest.problem_type!r} is none of "
+                f"{', '.join(PROBLEM_TYPES)}"
+            )
         self.manifest = manifest
         self._folder = folder
 
