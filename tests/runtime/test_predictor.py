@@ -181,6 +181,19 @@ def test_texts_that_are_none_are_refused(tokenizer: Tokenizer, texts: Any, pairs
         Predictor(Spy(), tokenizer).predict(texts, pairs)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_outputs_that_are_not_finite_are_refused(tokenizer: Tokenizer, value: float) -> None:
+    @dataclass
+    class Diverged(Spy):
+        def run(self, batch: Any) -> Any:
+            logits = super().run(batch)
+            logits[0, 1] = value
+            return logits
+
+    with pytest.raises(InputError, match="outputs are not finite"):
+        Predictor(Diverged(), tokenizer).predict([WORDS[0]])
+
+
 def test_single_label_is_softmax() -> None:
     [prediction] = to_predictions("single_label", ("a", "b", "c"), np.log([[1.0, 5.0, 4.0]]))
     assert (prediction.label, prediction.score) == ("b", pytest.approx(0.5))

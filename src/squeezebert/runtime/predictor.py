@@ -98,7 +98,7 @@ class Predictor:
         An error raised by ``rows`` is passed on after the logits of every row before it.
 
         Raises:
-            InputError: The model takes pairs and there is no second text, or the reverse.
+            InputError: A second text is missing, or there is one too many; or the outputs are not finite.
         """
         for window in _windows(rows, self.window):
             yield from self._run(window)
@@ -109,7 +109,7 @@ class Predictor:
         An error raised by ``rows`` is passed on after the predictions of every row before it.
 
         Raises:
-            InputError: The model takes pairs and there is no second text, or the reverse.
+            InputError: A second text is missing, or there is one too many; or the outputs are not finite.
         """
         for window in _windows(rows, self.window):
             yield from to_predictions(self.engine.kind, self.engine.labels, self._run(window))
@@ -146,6 +146,8 @@ class Predictor:
                 unpad=not self.engine.ragged,
             )
             logits[indices] = self.engine.run(batch)
+        if not np.isfinite(logits).all():
+            raise InputError("the model's outputs are not finite: its weights are damaged, or training diverged")
         return logits
 
 
