@@ -255,6 +255,24 @@ def test_many_texts_keep_their_order(small: Peers) -> None:
     assert small.ours.encode_batch([]) == []
 
 
+def test_long_texts_are_handed_over_a_few_at_a_time(small: Peers) -> None:
+    # Their tokens at once would fill the memory: about a hundred bytes each.
+    program = f"""
+import resource
+from squeezebert.tokenizer import Tokenizer
+tokenizer = Tokenizer.load({str(small.path)!r})
+texts = ["a " * 60_000] * 64
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+encodings = tokenizer.encode_batch(texts, ["b " * 60_000, None] * 32, max_length=8)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert [len(encoding.input_ids) for encoding in encodings] == [8] * 64
+print(after - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 250_000  # KB: 100,000 with parts of a million characters, 430,000 with all at once
+
+
 def test_threads_with_different_lengths_do_not_mix(small: Peers) -> None:
     def lengths(max_length: int) -> set[int]:
         batches = [small.ours.encode_batch(["a " * 99] * 9, max_length=max_length) for _ in range(20)]

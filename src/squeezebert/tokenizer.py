@@ -29,8 +29,10 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 # In a folder or repository, in the order of preference; the last only adds settings.
 _FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 _MAX_ALPHABET = 1000
-# Texts handed over at once. The library's encodings take about 100 bytes a token before they are truncated here.
+# Texts, and characters of them, handed over at once. The library's encodings take about 100 bytes a token before they
+# are truncated here.
 _SLICE = 512
+_SLICE_CHARACTERS = 1 << 20
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 # tokenizer_config.json's names of the normalizer's settings.
 _CONFIG_NAMES = {
@@ -228,9 +230,8 @@ class Tokenizer:
             raise InputError(f"max_length {max_length} leaves no room for the special tokens; use at least {least}")
         encode = self._backend.encode_batch if offsets else self._backend.encode_batch_fast
         encodings: list[Encoding] = []
-        for start in range(0, len(texts), _SLICE):
-            part = slice(start, start + _SLICE)
-            seconds: list[str | None] = [None] * _SLICE if pairs is None else list(pairs[part])
+        for part in _slices(texts, pairs):
+            seconds: list[str | None] = [None] * (part.stop - part.start) if pairs is None else list(pairs[part])
             try:
                 tokens = encode(list(texts[part]), add_special_tokens=False)
                 pair_tokens = iter(encode([pair for pair in seconds if pair is not None], add_special_tokens=False))
@@ -244,6 +245,7 @@ class Tokenizer:
                 raise
             for first, second in zip(tokens, seconds, strict=False):
                 encodings.append(self._join(first, None if second is None else next(pair_tokens), max_length, offsets))
+            del tokens, pair_tokens  # before the next part's take as much
         return encodings
 
     def _join(
@@ -296,6 +298,19 @@ class Tokenizer:
         settings = {name: getattr(self._normalizer, ours) for name, ours in _CONFIG_NAMES.items()}
         config = {"tokenizer_class": "BertTokenizer", **settings, "model_max_length": MAX_LENGTH, **names}
         write_json(folder / "tokenizer_config.json", config)
+
+
+def _slices(texts: Sequence[str], pairs: Sequence[str | None] | None) -> Iterator[slice]:
+    """Parts of a batch that are small enough to hand over at once; a text of any length may be one."""
+    start = characters = 0
+    for index, text in enumerate(texts):
+        size = sum(len(each) for each in (text, pairs[index] if pairs else None) if isinstance(each, str))
+        if index - start == _SLICE or (index > start and characters + size > _SLICE_CHARACTERS):
+            yield slice(start, index)
+            start, characters = index, 0
+        characters += size
+    if start < len(texts):
+        yield slice(start, len(texts))
 
 
 def _check_text(text: object, where: str) -> None:
