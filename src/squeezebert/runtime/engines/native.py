@@ -137,8 +137,8 @@ class NativeEngine(QuantizedEngine):
     def __init__(self, manifest: artifact.Manifest, origin: Origin, handle: ctypes.c_void_p, tensors: bytes) -> None:
         super().__init__(manifest, origin)
         self._handle = handle
-        # The engine reads the embeddings where they lie, so the bytes live as long as it does. When the program ends it is
-        # not freed: a daemon thread may be running it.
+        # The engine reads the embeddings where they lie, so the bytes live as long as it does. When the program ends it
+        # is not freed: a daemon thread may be running it.
         weakref.finalize(self, _release, handle, tensors).atexit = False
         self._info = _Info()
         _library().sqb_get_info(handle, ctypes.byref(self._info))
