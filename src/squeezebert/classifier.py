@@ -35,8 +35,8 @@ class Classifier:
     'positive'
 
     Args:
-        model: Where :meth:`fit` starts: a folder, a hub id, or a size name (random weights). A model that is finetuned
-            already comes from :meth:`load`.
+        model: Where :meth:`fit` starts: a folder, a hub id, the name of a model in the package, or a size name (random
+            weights). A model that is finetuned already comes from :meth:`load`.
     """
 
     def __init__(self, model: str | Path = "small") -> None:

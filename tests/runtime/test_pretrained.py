@@ -69,8 +69,8 @@ def test_faults_are_told_in_one_line(pretrained: Path, classifier_folder: Path, 
         in_order_probability(loaded, "a " * 255, "b " * 255)
     with pytest.raises(InputError, match="has no masked language model's head, but sequence_classification"):
         load_pretrained(classifier_folder, "masked_lm")
-    with pytest.raises(InputError, match="small: a size name stands for random weights"):
-        load_pretrained("small", "masked_lm")
+    with pytest.raises(InputError, match="base: a size name stands for random weights"):
+        load_pretrained("base", "masked_lm")
     masked = checkpoint.load(pretrained, "masked_lm")
     checkpoint.save(masked.model, tmp_path / "masked")
     with pytest.raises(InputError, match="has no sentence-order head, but masked_lm"):
