@@ -259,8 +259,10 @@ inline void store_pairs(int16_t* p, F32x16 even, F32x16 odd) {
 }
 #elif SQB_SIMD_NEON
 inline void store_pairs(int16_t* p, F32x16 even, F32x16 odd) {
-  for (int i = 0; i < 4; ++i)
-    vst2_s16(p + 8 * i, {{vqmovn_s32(vcvtnq_s32_f32(even.v[i])), vqmovn_s32(vcvtnq_s32_f32(odd.v[i]))}});
+  for (int i = 0; i < 4; ++i) {
+    const int16x4x2_t both = {{vqmovn_s32(vcvtnq_s32_f32(even.v[i])), vqmovn_s32(vcvtnq_s32_f32(odd.v[i]))}};
+    vst2_s16(p + 8 * i, both);  // a macro to clang, which would take an initialiser's commas for its own
+  }
 }
 #elif SQB_SIMD_WASM
 inline void store_pairs(int16_t* p, F32x16 even, F32x16 odd) {
