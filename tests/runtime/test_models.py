@@ -69,6 +69,7 @@ def test_a_size_name_without_a_model_is_random() -> None:
     assert is_size("base")
     assert is_size("random:base")
     assert is_size("random:small")
+    assert not is_size("small")
     assert not is_size("random:small-sst2")
     assert not is_size("small-sst2")
     assert size_config("random:tiny") == size_config("tiny")
@@ -79,6 +80,18 @@ def test_only_the_native_format_can_be_trained_further(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {**values, "format": "squeezebert-onnx"})
     with pytest.raises(InputError, match="exported as onnx; give the checkpoint"):
         read_config(tmp_path)
+
+
+def test_small_is_an_encoder_to_start_from(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    from squeezebert import checkpoint
+
+    loaded = checkpoint.load("small", num_labels=2)
+    assert not loaded.report.random
+    assert set(loaded.report.missing) == {"classifier.weight", "classifier.bias"}
+    assert loaded.config.hidden_size == size_config("random:small").hidden_size
+    assert main(["fill-mask", "--model", "small", "the capital of [MASK] is paris"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
 
 
 def test_small_sst2_scores_what_its_card_says(shared_data: Path) -> None:
