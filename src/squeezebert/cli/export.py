@@ -26,6 +26,7 @@ FORMATS: dict[str, tuple[str, str]] = {
 CONVERTED: dict[str, tuple[tuple[str, ...], str]] = {
     "onnx": (("fp32", "int8"), "for ONNX Runtime, and its mobile builds (.ort)"),
     "openvino": (("fp32", "fp16", "int8"), "for OpenVINO"),
+    "executorch": (("fp32", "int8"), "for ExecuTorch, on phones"),
 }
 
 REFUSED = 3

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from squeezebert.export.verify import Accuracy, Report
     from squeezebert.runtime.engines.exported import ExportedEngine
 
-FORMATS = ("onnx", "openvino")
+FORMATS = ("onnx", "openvino", "executorch")
 """Formats that are converted and verified here, each by the module of its name."""
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1}
@@ -48,6 +48,13 @@ class Written:
     """Sequence lengths that they are made for, tokens; empty: any."""
     tolerance: float | None = None
     """Where the format's differs from :data:`TOLERANCES`."""
+
+
+class Inspector(Protocol):
+    """The module of a format that nothing here runs."""
+
+    def inspect(self, folder: Path, manifest: artifact.Manifest, graph: Graph | None) -> list[str]:
+        """Read an artifact back, and say what in it is not as it should be; weights are compared with ``graph``'s."""
 
 
 class Converter(Protocol):
@@ -168,9 +175,13 @@ def converter(format: str) -> Converter:
         MissingExtraError: One is not.
     """
     require("torch", "torch")
+
+    from squeezebert.export.graph import quiet
+
     module = importlib.import_module(f"squeezebert.export.{format}")
-    for package in module.PACKAGES:
-        require(package, format)
+    with quiet():
+        for package in module.PACKAGES:
+            require(package, format)
     return cast("Converter", module)
 
 
@@ -248,20 +259,29 @@ def examine(
         graph: The checkpoint, for ``dev``.
         dev: Labelled data.
     """
+    from squeezebert.export.verify import inspected
     from squeezebert.export.verify import verify as run_checks
     from squeezebert.host import usable_cpus
-    from squeezebert.runtime.engines.exported import ExportedEngine
+    from squeezebert.runtime.engines.exported import SESSIONS, ExportedEngine
 
-    engine = ExportedEngine.load(folder)
-    sizes = {name: _bytes(folder / name) for name in manifest.files}
     stored = (manifest.report or {}).get("fp32_bytes")
+    fp32_bytes = stored if fp32 is None else sum(artifact.read_manifest(fp32).files.values())
+    if manifest.format not in SESSIONS:
+        if dev is not None:
+            raise InputError(
+                f"{dev.path}: nothing here runs {manifest.format}, so it cannot be scored; leave out --dev"
+            )
+        found = cast("Inspector", converter(manifest.format)).inspect(folder, manifest, graph)
+        size = sum(_bytes(folder / name) for name in manifest.files)
+        return inspected(manifest, golden, found, size=size, threads=usable_cpus(), fp32_bytes=fp32_bytes)
+    engine = ExportedEngine.load(folder)
     return run_checks(
         engine,
         golden,
-        size=sum(sizes.values()),
+        size=sum(_bytes(folder / name) for name in manifest.files),
         threads=usable_cpus(),
         twin=None if fp32 is None else ExportedEngine.load(fp32),
-        fp32_bytes=stored if fp32 is None else sum(artifact.read_manifest(fp32).files.values()),
+        fp32_bytes=fp32_bytes,
         accuracy=None if dev is None or graph is None else _accuracy(engine, graph, dev),
         max_accuracy_drop=0.0 if dev is None else dev.max_drop,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,8 +86,11 @@ class Report:
 
     def describe(self) -> list[str]:
         """Lines for people."""
+        size = f"size        {self.bytes / 1e6:.1f} MB"
+        if self.fp32_bytes is not None:
+            size += f", fp32 {self.fp32_bytes / 1e6:.1f} MB"
         if not self.executed:
-            return [f"size        {self.bytes / 1e6:.1f} MB", "not executed: nothing here runs this format"]
+            return [size, "not executed: nothing here runs this format; its files were read back and compared"]
         assert self.largest_difference is not None
         assert self.relative_difference is not None
         lines = [
@@ -95,8 +98,7 @@ class Report:
         ]
         if self.label_agreement is not None:
             lines.append(f"agreement   {self.label_agreement:.2%} of the labels of {self.rows} rows")
-        size = f"size        {self.bytes / 1e6:.1f} MB"
-        lines.append(size if self.fp32_bytes is None else f"{size}, fp32 {self.fp32_bytes / 1e6:.1f} MB")
+        lines.append(size)
         for shape, value in self.latency_ms.items():
             line = f"latency     {shape}: {value:.1f} ms"
             fp32 = (self.fp32_latency_ms or {}).get(shape)
@@ -159,7 +161,29 @@ def verify(
     failed = [*labels_differ(manifest, golden), *checks(report, manifest, max_accuracy_drop)]
     if clear is not None and clear < 1:
         failed.append(f"agreement: of the labels that PyTorch is sure of, only {clear:.2%} are the same")
-    return Report(**{**report.__dict__, "failed": tuple(failed)})
+    return replace(report, failed=tuple(failed))
+
+
+def inspected(
+    manifest: Manifest, golden: Golden, found: Sequence[str], *, size: int, threads: int, fp32_bytes: int | None
+) -> Report:
+    """Report on an artifact that nothing here runs.
+
+    Args:
+        manifest: What the artifact should be.
+        golden: The checkpoint's labels.
+        found: What in its files is not as it should be.
+        size: Bytes of the artifact's files.
+        threads: Cores, for the record.
+        fp32_bytes: Size of the fp32 artifact.
+
+    Returns:
+        The report, with the checks that failed.
+    """
+    report = Report(
+        executed=False, bytes=size, fp32_bytes=fp32_bytes, latency_ms={}, threads=threads, machine=machine()
+    )
+    return replace(report, failed=(*labels_differ(manifest, golden), *checks(report, manifest, 0.0), *found))
 
 
 def checks(report: Report, manifest: Manifest, max_accuracy_drop: float) -> list[str]:
