@@ -27,6 +27,8 @@ CONVERTED: dict[str, tuple[tuple[str, ...], str]] = {
     "onnx": (("fp32", "int8"), "for ONNX Runtime, and its mobile builds (.ort)"),
     "openvino": (("fp32", "fp16", "int8"), "for OpenVINO"),
     "executorch": (("fp32", "int8"), "for ExecuTorch, on phones"),
+    "litert": (("fp32", "int8"), "for LiteRT (TensorFlow Lite), on phones"),
+    "coreml": (("fp32", "fp16"), "for Core ML, on Apple's systems; not executed here"),
 }
 
 REFUSED = 3

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from squeezebert.export.verify import Accuracy, Report
     from squeezebert.runtime.engines.exported import ExportedEngine
 
-FORMATS = ("onnx", "openvino", "executorch")
+FORMATS = ("onnx", "openvino", "executorch", "litert", "coreml")
 """Formats that are converted and verified here, each by the module of its name."""
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1}

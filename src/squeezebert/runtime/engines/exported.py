@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Arrays = list[NDArray[np.float32]]
 
-SESSIONS = ("onnx", "openvino", "executorch")
+SESSIONS = ("onnx", "openvino", "executorch", "litert")
 """Formats that run here; each has a module of its name beside this one, with ``load(folder, manifest, threads)``."""
 
 

@@ -1,0 +1,116 @@
+"""Checkpoint -> Core ML: ``model.mlpackage``, for iOS 17 and macOS 14 on.
+
+Core ML runs on Apple's systems only, so the artifact is not executed here: it is loaded back, and its specification and
+weights are compared with the checkpoint's. In fp16, the default, Core ML may use the GPU and the Neural Engine; fp32 is
+for the comparison of sizes. The grouped layers are one linear layer per group; which form is fastest on a phone has not
+been measured. Batch and length stay open.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from squeezebert.artifact import OUTPUTS, Manifest
+from squeezebert.errors import InputError, require
+from squeezebert.export.build import Written
+from squeezebert.export.graph import INPUTS, Graph, example, quiet
+from squeezebert.export.rewrite import rewrite
+from squeezebert.model.shapes import uses_pooler
+
+PACKAGES = ("coremltools",)
+PRECISIONS = ("fp32", "fp16")
+HEADS = tuple(OUTPUTS)
+MODEL = "model.mlpackage"
+
+_MOST_ROWS = 64  # Core ML asks for a bound
+_DEFAULT_LENGTH = 128
+
+
+def convert(graph: Graph, folder: Path, precision: str) -> Written:
+    """Write ``model.mlpackage``; batch and length stay open."""
+    import coremltools
+    import torch
+
+    rows = coremltools.RangeDim(1, _MOST_ROWS, default=1)
+    tokens = coremltools.RangeDim(1, graph.max_length, default=min(_DEFAULT_LENGTH, graph.max_length))
+    kind = coremltools.precision.FLOAT16 if precision == "fp16" else coremltools.precision.FLOAT32
+    with quiet():
+        module = rewrite(graph.module, "split", int8_embeddings=False)
+        model = coremltools.convert(
+            torch.jit.trace(module, example()),  # type: ignore[no-untyped-call]
+            inputs=[coremltools.TensorType(name=name, shape=(rows, tokens), dtype=np.int32) for name in INPUTS],
+            outputs=[coremltools.TensorType(name=name, dtype=np.float32) for name in graph.outputs],
+            convert_to="mlprogram",
+            minimum_deployment_target=coremltools.target.iOS17,
+            compute_precision=kind,
+            skip_model_load=True,
+        )
+        config = graph.loaded.config
+        model.short_description = f"SqueezeBERT, {graph.head}"
+        if graph.head in ("sequence_classification", "token_classification"):
+            model.user_defined_metadata["labels"] = "\n".join(config.labels)
+        model.save(str(folder / MODEL))
+    return Written(form="split", files=(MODEL,))
+
+
+def inspect(folder: Path, manifest: Manifest, graph: Graph | None) -> list[str]:
+    """Load a package back, and say what in it is not as it should be.
+
+    Args:
+        folder: The artifact.
+        manifest: What it should be.
+        graph: The checkpoint, to compare weights with; None: only inputs, outputs and labels are looked at.
+
+    Raises:
+        InputError: It is damaged.
+        MissingExtraError: coremltools is not installed.
+    """
+    with quiet():
+        coremltools = require("coremltools", "coreml")
+        try:
+            model = coremltools.models.MLModel(str(folder / MODEL), skip_model_load=True)
+            program = model.get_spec()
+        except Exception as error:  # coremltools raises what its libraries do
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(f"{folder / MODEL}: not a package that coremltools reads ({reason})") from None
+        found = _interface_differs(program.description, manifest)
+        if graph is not None:
+            found += _weights_differ(folder / MODEL, manifest.precision, graph)
+    return found
+
+
+def _interface_differs(description: Any, manifest: Manifest) -> list[str]:
+    """What the program's inputs, outputs and labels say otherwise than the manifest."""
+    found = []
+    for what, features, names in (
+        ("inputs", description.input, INPUTS),
+        ("outputs", description.output, OUTPUTS[manifest.head]),
+    ):
+        stored = tuple(each.name for each in features)
+        if stored != names:
+            found.append(f"{what}: {', '.join(stored)}, where {', '.join(names)} are expected")
+    for each in description.input:
+        ranges = each.type.multiArrayType.shapeRange.sizeRanges
+        most = ranges[1].upperBound if len(ranges) == 2 else 0
+        if most != manifest.max_position_embeddings:
+            found.append(f"length: {each.name} takes {most} tokens, not {manifest.max_position_embeddings}")
+    labels = tuple(filter(None, description.metadata.userDefined["labels"].split("\n")))
+    if labels != manifest.labels:
+        found.append(f"labels: {', '.join(labels)} in the package, {', '.join(manifest.labels)} in the manifest")
+    return found
+
+
+def _weights_differ(package: Path, precision: str, graph: Graph) -> list[str]:
+    """Which of the checkpoint's matrices are not in a package, to the last bit."""
+    kind = np.float16 if precision == "fp16" else np.float32
+    stored = b"".join(file.read_bytes() for file in sorted(package.rglob("weight.bin")))
+    pooled = uses_pooler(graph.head)  # converters leave out what no output depends on
+    missing = [
+        name
+        for name, each in rewrite(graph.module, "split", int8_embeddings=False).state_dict().items()
+        if each.ndim == 2 and (pooled or ".pooler." not in name) and each.numpy().astype(kind).tobytes() not in stored
+    ]
+    return [f"weights: {', '.join(missing)} not as in the checkpoint"] if missing else []

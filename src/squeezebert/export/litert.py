@@ -1,0 +1,60 @@
+"""Checkpoint -> LiteRT (TensorFlow Lite): ``model.tflite``.
+
+The grouped layers are one linear layer per group, which LiteRT runs in fp32 as fast as grouped convolutions and in int8
+faster. The converter takes no open length, so the file has a signature for each of several lengths, of one sequence a
+call; they share the weights. int8 has a scale per output, and per row of an embedding; activations are quantised as
+they come.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from squeezebert.artifact import OUTPUTS
+from squeezebert.export.build import Written
+from squeezebert.export.graph import INPUTS, Graph, example, quiet
+from squeezebert.export.rewrite import rewrite
+from squeezebert.runtime.engines.litert import MODEL, signature_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PACKAGES = ("litert_torch", "ai_edge_quantizer", "ai_edge_litert")
+PRECISIONS = ("fp32", "int8")
+HEADS = tuple(OUTPUTS)
+
+_LENGTHS = (32, 64, 128, 512)
+"""Tokens. Each length adds its graph and, in int8, a scale and a zero point for each output of each layer."""
+
+
+def convert(graph: Graph, folder: Path, precision: str) -> Written:
+    """Write ``model.tflite``, for several lengths up to the longest."""
+    lengths = (*(each for each in _LENGTHS if each < graph.max_length), graph.max_length)
+    with quiet():
+        module = rewrite(graph.module, "split", int8_embeddings=False)
+        model = _to_tflite(module, lengths)
+        (folder / MODEL).write_bytes(_quantize(model) if precision == "int8" else model)
+    return Written(form="split", files=(MODEL,), lengths=lengths)
+
+
+def _to_tflite(module: nn.Module, lengths: tuple[int, ...]) -> bytes:
+    import litert_torch
+
+    litert_torch.config.show_progress = False
+    converter = litert_torch.Converter()
+    for length in lengths:
+        inputs = dict(zip(INPUTS, example(1, length), strict=True))
+        converter.add_signature(signature_name(length), module, sample_kwargs=inputs)
+    content: bytes = converter.convert().model_content()
+    return content
+
+
+def _quantize(model: bytes) -> bytes:
+    """Store weights of products and embeddings in int8."""
+    from ai_edge_quantizer import quantizer, recipe
+
+    quantised = quantizer.Quantizer(model)
+    quantised.load_quantization_recipe(recipe.dynamic_wi8_afp32())
+    result = quantised.quantize(enable_progress_bar=False, enable_progress_report=False)
+    return bytes(result.quantized_model)
