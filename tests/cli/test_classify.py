@@ -420,3 +420,20 @@ def test_rows_are_estimated_for_the_time_left(tmp_path: Path) -> None:
     for packed in ("in.csv.gz", "in.txt.ZST"):
         assert classify._estimate_rows(tmp_path / packed) is None
     assert classify._estimate_rows(None) is None
+
+
+def test_no_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as where whoever starts the program has closed it
+    assert main(["classify"]) == 2
+    assert "there is no standard input to read texts from" in capsys.readouterr().err
+
+
+def test_lack_of_memory_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(args: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(classify, "load_predictor", fail)
+    assert main(["classify", "good film"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "squeezebert: not enough memory; end other programs, or take a smaller model or --batch-size"
+    ]

@@ -76,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except OSError as error:
         message = _describe(error)
+    except MemoryError:
+        message = "not enough memory; end other programs, or take a smaller model or --batch-size"
     except KeyboardInterrupt:
         print("squeezebert: interrupted", file=sys.stderr)
         return 130

@@ -113,6 +113,8 @@ def _rows(args: argparse.Namespace) -> Iterator[Row]:
 
 
 def _read_standard_input() -> Iterator[str]:
+    if sys.stdin is None:  # closed by who started the program
+        raise InputError("there is no standard input to read texts from; give them as arguments or by --input")
     for number, line in enumerate(sys.stdin.buffer, start=1):
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n").removesuffix("\r")
