@@ -95,6 +95,6 @@ def test_clang_takes_the_kernels(name: str, instructions: str) -> None:
         "-DSQB_ARM=1",
         f"-march={instructions}",
     ]
-    folders = ["-I", _NATIVE / "src", "-I", _NATIVE / "include"]
+    folders: list[str | Path] = ["-I", _NATIVE / "src", "-I", _NATIVE / "include"]
     done = subprocess.run([*command, *folders, _NATIVE / "src" / "isa" / f"{name}.cc"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
