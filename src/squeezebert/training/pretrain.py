@@ -421,7 +421,7 @@ def _build_model(settings: PretrainSettings, tokenizer: Tokenizer) -> nn.Module:
     """The model, with the heads that are trained; random weights follow the seed."""
     recipe = settings.recipe
     torch.manual_seed(recipe.seed)
-    dropout = {"hidden_dropout_prob": recipe.dropout, "attention_probs_dropout_prob": recipe.dropout}
+    dropout: dict[str, Any] = {"hidden_dropout_prob": recipe.dropout, "attention_probs_dropout_prob": recipe.dropout}
     if settings.size is not None:
         model = checkpoint.load(settings.size, recipe.predicts, vocab=settings.corpus, **dropout).model
     else:
