@@ -27,7 +27,7 @@ def test_first_command_then_the_program(capsys: pytest.CaptureFixture[str]) -> N
     _, classify = BLOCKS[0][1].splitlines()[0].split(" && ")
     assert main(shlex.split(classify)[1:]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [(line.split()[0], line.split()[-1]) for line in lines] == [("positive", "film"), ("negative", "week")]
+    assert [(line.split()[0], line.split()[-1]) for line in lines] == [("positive", "film"), ("negative", "mess")]
 
     [program] = [text for language, text in BLOCKS if language == "python"]
     exec(compile(program, "README.md", "exec"), {})
