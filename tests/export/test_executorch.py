@@ -33,7 +33,9 @@ def word_rows(checkpoint: Path) -> QuantizedRows:
 
 @pytest.fixture(scope="module")
 def source(save_classifier: Callable[..., Path]) -> Path:
-    return save_classifier(num_hidden_layers=1)
+    # Two groups, because in int8 each product is lowered by itself, which takes a second or two.
+    groups = dict.fromkeys(("q_groups", "k_groups", "v_groups", "intermediate_groups", "output_groups"), 2)
+    return save_classifier(num_hidden_layers=1, **groups)
 
 
 @pytest.fixture(scope="module")
