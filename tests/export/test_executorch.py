@@ -19,6 +19,8 @@ from squeezebert.runtime.engines.exported import ExportedEngine
 for _package in ("executorch", "torchao"):
     pytest.importorskip(_package)
 
+pytestmark = pytest.mark.slow  # its converter takes half a minute for the smallest of models
+
 ExportOnce = Callable[..., Path]
 
 
@@ -77,7 +79,6 @@ def test_int8_is_small_and_close(int8: Path, source: Path) -> None:
     assert len(stored) < 4 * sum(each.size for each in weights_of(source).values())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("head", [head for head in artifact.OUTPUTS if head != "sequence_classification"])
 def test_every_head(export_once: ExportOnce, head: str) -> None:
     report = artifact.read_manifest(export_once("executorch", "fp32", head)).report
@@ -85,7 +86,6 @@ def test_every_head(export_once: ExportOnce, head: str) -> None:
     assert report["failed"] == []
 
 
-@pytest.mark.slow
 def test_masked_lm_in_int8(export_once: ExportOnce) -> None:
     report = artifact.read_manifest(export_once("executorch", "int8", "masked_lm")).report
     assert report is not None

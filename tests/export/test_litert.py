@@ -19,6 +19,8 @@ from squeezebert.runtime.engines.exported import ExportedEngine
 for _package in ("litert_torch", "ai_edge_quantizer", "ai_edge_litert"):
     pytest.importorskip(_package)
 
+pytestmark = pytest.mark.slow  # its converter takes half a minute for the smallest of models
+
 ExportOnce = Callable[..., Path]
 LENGTH = 64
 
@@ -73,7 +75,6 @@ def test_int8_is_small_and_close(int8: Path, source: Path) -> None:
     assert quantize_rows(words_of(source)).values.tobytes() in (int8 / "model.tflite").read_bytes()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("head", [head for head in artifact.OUTPUTS if head != "sequence_classification"])
 def test_every_head(export_once: ExportOnce, head: str) -> None:
     report = artifact.read_manifest(export_once("litert", "fp32", head, max_length=LENGTH)).report
