@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,11 +91,11 @@ def example(rows: int = 2, tokens: int = 16) -> tuple[Tensor, Tensor, Tensor]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what converters warn of and log about their own insides; errors still come through."""
+    """Hold back converters' warnings, logs and progress bars; errors still come through, as exceptions."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -8,8 +8,6 @@ they come.
 
 from __future__ import annotations
 
-import contextlib
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +57,5 @@ def _quantize(model: bytes) -> bytes:
 
     quantised = quantizer.Quantizer(model)
     quantised.load_quantization_recipe(recipe.dynamic_wi8_afp32())
-    with contextlib.redirect_stderr(io.StringIO()):  # a second progress bar, which has no switch
-        result = quantised.quantize(enable_progress_bar=False, enable_progress_report=False)
+    result = quantised.quantize(enable_progress_report=False)
     return bytes(result.quantized_model)
