@@ -21,7 +21,6 @@ from typing import Any
 
 from harness import markdown_table, write_results
 
-from squeezebert.data.tasks import GLUE
 from squeezebert.files import read_json
 
 SETTINGS = {
@@ -85,7 +84,7 @@ def table(data: dict[str, dict[str, list[dict[str, float]]]], seeds: Sequence[in
             pairs = zip(values["pretrained"], values["random"], strict=True)
             gains = [ours - theirs for ours, theirs in pairs]
             cells = [_mean(values[start]) for start in STARTS]
-            rows.append([GLUE[task].name, metric.replace("_", " "), *cells, ", ".join(f"{g:+.1f}" for g in gains)])
+            rows.append([task, metric.replace("_", " "), *cells, ", ".join(f"{g:+.1f}" for g in gains)])
     return markdown_table(["task", "dev metric, points", *STARTS, f"gain of seeds {', '.join(map(str, seeds))}"], rows)
 
 

@@ -12,6 +12,12 @@ ExportOnce = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
+def source(save_classifier: Callable[..., Path]) -> Path:
+    """A classifier of one layer, for the formats whose converters are slow."""
+    return save_classifier(num_hidden_layers=1)
+
+
+@pytest.fixture(scope="session")
 def save_head(save_classifier: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A function that saves a model of one layer with a head, and the vocabulary of the classifiers."""
 

@@ -20,11 +20,6 @@ ExportOnce = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def source(save_classifier: Callable[..., Path]) -> Path:
-    return save_classifier(num_hidden_layers=1)
-
-
-@pytest.fixture(scope="module")
 def package(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("coreml") / "artifact"
     build.export("coreml", source, folder, max_length=64)

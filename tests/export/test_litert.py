@@ -33,11 +33,6 @@ def words_of(checkpoint: Path) -> NDArray[np.float32]:
 
 
 @pytest.fixture(scope="module")
-def source(save_classifier: Callable[..., Path]) -> Path:
-    return save_classifier(num_hidden_layers=1)
-
-
-@pytest.fixture(scope="module")
 def fp32(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("litert") / "fp32"
     build.export("litert", source, folder, precision="fp32", max_length=LENGTH)
