@@ -30,7 +30,7 @@ from squeezebert.bench.harness import (
 
 __all__ = [
     "Case", "Worker", "arguments", "interleave", "markdown_table", "median_table", "resident_mb", "serve",
-    "start_worker", "write_results",
+    "shown", "start_worker", "write_results",
 ]  # fmt: skip
 
 RESULTS = Path(__file__).resolve().parent / "results"

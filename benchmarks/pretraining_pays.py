@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from harness import markdown_table, write_results
+from harness import markdown_table, shown, write_results
 
 from squeezebert.files import read_json
 
@@ -95,7 +95,7 @@ def _mean(values: Sequence[float]) -> str:
 def commands(args: argparse.Namespace) -> str:
     """What was run, for people."""
     lines = [
-        " ".join(command_line(args, task, start, "SEED", "OUT")) for task in args.tasks for start in STARTS
+        shown(command_line(args, task, start, "SEED", "OUT")) for task in args.tasks for start in STARTS
     ]  # fmt: skip
     return "\n".join(["```", *lines, "```"])
 
