@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from squeezebert.data.sentence_order import Pairs, order_pairs, passages, shorten
+from squeezebert.data.sentence_order import Pairs, neighbours, order_pairs, passages, shorten
 
 ROWS = 4000
 
@@ -27,43 +27,74 @@ def documents() -> np.ndarray:
     return np.array([*boundaries, 100_000])
 
 
-def draw(offsets: np.ndarray, documents: np.ndarray, room: int, seed: int = 0, rows: int = ROWS) -> tuple[Pairs, ...]:
-    """Pairs from random places of random documents, with the passages and documents they come from."""
+Place = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.random.Generator]
+
+
+def places(offsets: np.ndarray, documents: np.ndarray, room: int, seed: int = 0, rows: int = ROWS) -> Place:
+    """Edges of random documents, random places in them, the room, and what chance is left."""
     generator = np.random.default_rng(seed)
     document = generator.integers(len(documents) - 1, size=rows)
     lowest, highest = documents[document], documents[document + 1]
     size = offsets[highest] - offsets[lowest]
     start = offsets[lowest] + (generator.random(rows) * np.maximum(size - room, 0)).astype(np.int64)
-    tokens = np.full(rows, room)
-    first, end = passages(offsets, lowest, highest, start, tokens, generator, min_sentences=2)
-    pairs = order_pairs(offsets, first, end, tokens, generator)
-    return pairs, first, end, lowest, highest  # type: ignore[return-value]
+    return lowest, highest, start, np.full(rows, room), generator
+
+
+def draw(offsets: np.ndarray, documents: np.ndarray, room: int, seed: int = 0, rows: int = ROWS) -> tuple[Pairs, ...]:
+    """Pairs from random places of random documents, with the stretches they come from."""
+    lowest, highest, start, tokens, generator = places(offsets, documents, room, seed, rows)
+    stretches = neighbours(offsets, lowest, highest, start, tokens, generator)
+    return order_pairs(offsets, *stretches, tokens, generator), *stretches  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("room", [2, 13, 125, 509])
 def test_passages_fill_the_room_inside_one_document(offsets: np.ndarray, documents: np.ndarray, room: int) -> None:
-    _, first, end, lowest, highest = draw(offsets, documents, room)
+    lowest, highest, start, tokens, generator = places(offsets, documents, room)
+    first, end = passages(offsets, lowest, highest, start, tokens, generator)
     assert (first >= lowest).all()
     assert (end <= highest).all()
-    assert (end - first >= 2).all()
-    filled = offsets[end] - offsets[first] >= np.minimum(room, offsets[highest] - offsets[lowest])
-    assert filled.all()
-    # No sentence too many: without the first or the last there would be room left, or a sentence alone.
+    assert (offsets[end] - offsets[first] >= np.minimum(room, offsets[highest] - offsets[lowest])).all()
+    # No sentence too many: without the first or the last there would be room left.
     fewer = np.minimum(offsets[end - 1] - offsets[first], offsets[end] - offsets[first + 1])
-    assert (fewer < room)[end - first > 2].all()
+    assert (fewer < room).all()
 
 
-def test_a_sentence_that_fills_the_room_takes_in_a_neighbour() -> None:
+@pytest.mark.parametrize("room", [2, 13, 125, 509])
+def test_neighbours_fill_the_room_inside_one_document(offsets: np.ndarray, documents: np.ndarray, room: int) -> None:
+    lowest, highest, start, tokens, generator = places(offsets, documents, room)
+    first, boundary, end = neighbours(offsets, lowest, highest, start, tokens, generator)
+    assert (lowest <= first).all()
+    assert (first < boundary).all()
+    assert (boundary < end).all()
+    assert (end <= highest).all()
+    assert (offsets[end] - offsets[first] >= np.minimum(room, offsets[highest] - offsets[lowest])).all()
+    # Neither half has a sentence that it does not need, unless it is alone or at the document's edge.
+    for one, other in ((first, boundary), (boundary, end)):
+        fewer = np.minimum(offsets[other - 1] - offsets[one], offsets[other] - offsets[one + 1])
+        assert (fewer < room)[other - one > 1].all()
+    # A document that fits is taken whole.
+    whole = offsets[highest] - offsets[lowest] <= room
+    assert (first == lowest)[whole].all()
+    assert (end == highest)[whole].all()
+
+
+def test_neighbours_begin_near_their_place(offsets: np.ndarray, documents: np.ndarray) -> None:
+    """The longest sentence away from it, or two halves of one sentence too many."""
+    lowest, highest, start, tokens, generator = places(offsets, documents, 125)
+    first, _, end = neighbours(offsets, lowest, highest, start, tokens, generator)
+    assert (np.abs(offsets[first] - start) <= 3 * 300).all()
+    assert (np.abs(offsets[end] - start - 125) <= 3 * 300).all()
+
+
+def test_a_document_of_two_sentences_is_cut_between_them() -> None:
     offsets = np.array([0, 50, 52, 102])
-    lowest, highest = np.zeros(3, np.int64), np.full(3, 3)
-    start, tokens = np.array([0, 20, 82]), np.full(3, 20)
+    lowest, highest = np.array([0, 1, 0, 1]), np.array([2, 3, 2, 3])
+    start, tokens = np.array([0, 50, 30, 80]), np.full(4, 20)
     for seed in range(20):
-        first, end = passages(offsets, lowest, highest, start, tokens, np.random.default_rng(seed), min_sentences=2)
-        assert (end - first == 2).all()
-        single_first, single_end = passages(
-            offsets, lowest, highest, start, tokens, np.random.default_rng(seed), min_sentences=1
-        )
-        assert (single_end - single_first).min() == 1
+        first, boundary, end = neighbours(offsets, lowest, highest, start, tokens, np.random.default_rng(seed))
+        np.testing.assert_array_equal(first, lowest)
+        np.testing.assert_array_equal(boundary, lowest + 1)
+        np.testing.assert_array_equal(end, highest)
 
 
 def test_labels_say_swapped(offsets: np.ndarray, documents: np.ndarray) -> None:
@@ -78,17 +109,39 @@ def test_half_of_the_pairs_are_swapped(offsets: np.ndarray, documents: np.ndarra
     assert pairs.labels.mean() == pytest.approx(0.5, abs=0.01)
 
 
-def test_pairs_meet_at_every_sentence_boundary_alike() -> None:
+def test_pairs_of_a_short_document_meet_at_every_sentence_boundary_alike() -> None:
     offsets = np.arange(0, 60, 10)
     rows = 20_000
-    zeros, ends = np.zeros(rows, np.int64), np.full(rows, 5)
-    pairs = order_pairs(offsets, zeros, ends, np.full(rows, 100), np.random.default_rng(0))
-    boundary = np.where(pairs.labels == 1, pairs.second_stop, pairs.first_stop)
-    shares = np.bincount(boundary // 10, minlength=6)[1:5] / rows
-    np.testing.assert_allclose(shares, 0.25, atol=0.02)
+    zeros, ends, tokens = np.zeros(rows, np.int64), np.full(rows, 5), np.full(rows, 100)
+    generator = np.random.default_rng(0)
+    first, boundary, end = neighbours(offsets, zeros, ends, zeros, tokens, generator)
+    pairs = order_pairs(offsets, first, boundary, end, tokens, generator)
+    met = np.where(pairs.labels == 1, pairs.second_stop, pairs.first_stop)
+    np.testing.assert_array_equal(met, offsets[boundary])
+    np.testing.assert_allclose(np.bincount(boundary, minlength=5)[1:] / rows, 0.25, atol=0.02)
     # Nothing to shorten: the halves are whole and touch.
-    assert (np.where(pairs.labels == 1, pairs.first_start, pairs.second_start) == boundary).all()
+    assert (np.where(pairs.labels == 1, pairs.first_start, pairs.second_start) == met).all()
     assert (pairs.first_stop - pairs.first_start + pairs.second_stop - pairs.second_start == 50).all()
+
+
+@pytest.mark.parametrize("room", [29, 61, 125])
+def test_halves_are_alike(offsets: np.ndarray, documents: np.ndarray, room: int) -> None:
+    """The sentences of this text have no order, so nothing may tell which half comes first: not the length of a half,
+    nor that of its first or last sentence. Filling a passage and cutting it anywhere would give 0.56 here."""
+    rows = 60_000
+    pairs, *_ = draw(offsets, documents, room, rows=rows)
+
+    def lengths(start: np.ndarray, stop: np.ndarray) -> list[np.ndarray]:
+        first_end = offsets[np.searchsorted(offsets, start, side="right")]
+        last_start = offsets[np.searchsorted(offsets, stop, side="left") - 1]
+        return [stop - start, np.minimum(first_end, stop) - start, stop - np.maximum(last_start, start)]
+
+    halves = lengths(pairs.first_start, pairs.first_stop), lengths(pairs.second_start, pairs.second_stop)
+    swapped = pairs.labels == 1
+    for one, two in zip(*halves, strict=True):
+        shorter_is_later = np.where(swapped, one < two, two < one).mean() + (one == two).mean() / 2
+        # Five standard deviations of a coin's share.
+        assert abs(shorter_is_later - 0.5) < 5 * 0.5 / np.sqrt(rows)
 
 
 def truncated(first: int, second: int, room: int) -> tuple[int, int]:
@@ -106,7 +159,7 @@ def test_lengths_equal_albert_s(room: int) -> None:
     sizes = np.array([(a, b) for a in range(1, 45, 2) for b in range(1, 45)])
     offsets = np.concatenate([[0], np.cumsum(sizes.ravel())])
     first = 2 * np.arange(len(sizes))
-    pairs = order_pairs(offsets, first, first + 2, np.full(len(sizes), room), np.random.default_rng(room))
+    pairs = order_pairs(offsets, first, first + 1, first + 2, np.full(len(sizes), room), np.random.default_rng(room))
     for row, (a, b) in enumerate(sizes):
         one, two = (b, a) if pairs.labels[row] else (a, b)
         got = (pairs.first_stop[row] - pairs.first_start[row], pairs.second_stop[row] - pairs.second_start[row])
@@ -114,7 +167,7 @@ def test_lengths_equal_albert_s(room: int) -> None:
 
 
 def test_halves_stay_within_their_sentences(offsets: np.ndarray, documents: np.ndarray) -> None:
-    pairs, first, end, *_ = draw(offsets, documents, 61)
+    pairs, first, _, end = draw(offsets, documents, 61)
     low = np.minimum(pairs.first_start, pairs.second_start)
     high = np.maximum(pairs.first_stop, pairs.second_stop)
     assert (low >= offsets[first]).all()

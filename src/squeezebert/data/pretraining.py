@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezebert.data.masking import Masking, Vocabulary, generator_at, mask_tokens
-from squeezebert.data.sentence_order import order_pairs, passages, shorten
+from squeezebert.data.sentence_order import neighbours, order_pairs, passages, shorten
 from squeezebert.errors import InputError
 
 Int64 = NDArray[np.int64]
@@ -286,19 +286,13 @@ class PretrainingSource:
         if members.slots is not None:
             middle = members.slots * size
             start = start + np.clip(np.round(middle - room / 2), 0, size - room).astype(np.int64)
-        first, end = passages(
-            corpus.sentence_offsets,
-            corpus.document_offsets[documents],
-            corpus.document_offsets[documents + 1],
-            start,
-            room,
-            generator,
-            min_sentences=self._min_sentences,
-        )
+        first, end = corpus.document_offsets[documents], corpus.document_offsets[documents + 1]
         if self.mlm_only:
+            first, end = passages(corpus.sentence_offsets, first, end, start, room, generator)
             stretch = shorten(corpus.sentence_offsets[first], corpus.sentence_offsets[end], room, generator)
             return Group(width, documents, (stretch,), None)
-        pairs = order_pairs(corpus.sentence_offsets, first, end, room, generator)
+        first, boundary, end = neighbours(corpus.sentence_offsets, first, end, start, room, generator)
+        pairs = order_pairs(corpus.sentence_offsets, first, boundary, end, room, generator)
         segments = ((pairs.first_start, pairs.first_stop), (pairs.second_start, pairs.second_stop))
         return Group(width, documents, segments, pairs.labels)
 

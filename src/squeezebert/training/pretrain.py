@@ -250,7 +250,9 @@ def _run(
     model.to(accelerator.device)
     distillation = None
     trained: nn.Module = model
-    objective: Objective[PretrainingBatch] = PretrainingLoss(accelerator.device, mlm_only=recipe.mlm_only)
+    objective: Objective[PretrainingBatch] = PretrainingLoss(
+        accelerator.device, mlm_only=recipe.mlm_only, sentence_order_weight=recipe.sentence_order_weight
+    )
     fingerprint = {"corpus": _fingerprint(settings.corpus)}
     if settings.model is not None:
         fingerprint["model"] = hash_files(checkpoint.resolve(settings.model))
@@ -586,17 +588,15 @@ def _draw(settings: PretrainSettings, recipe: Recipe) -> None:
     log = read_log(settings.output)
     if any("loss" in line for line in log):
         borders = list(accumulate(phase.steps for phase in recipe.phases))[:-1]
+        # Logged as they enter the loss, with their weights.
         weights = recipe.distillation
-        if weights is None:
-            draw_pretraining_curves(settings.output / "curves.png", log, title=settings.start, borders=borders)
-            return
-        draw_distillation_curves(settings.output / "curves.png", log, title=settings.start)
-        if recipe.predicts == "pretraining":
-            # Logged as they enter the loss, with their weights.
+        own = {"sentence_order_loss": recipe.sentence_order_weight}
+        if weights is not None:
+            draw_distillation_curves(settings.output / "curves.png", log, title=settings.start)
             own = {"mlm_loss": weights.mlm, "sentence_order_loss": weights.sentence_order}
-            log = [{name: value / own[name] if name in own else value for name, value in line.items()}
-                   for line in log]  # fmt: skip
-            path = settings.output / "pretraining_curves.png"
+        if weights is None or recipe.predicts == "pretraining":
+            log = [{name: value / own.get(name, 1.0) for name, value in line.items()} for line in log]
+            path = settings.output / ("curves.png" if weights is None else "pretraining_curves.png")
             draw_pretraining_curves(path, log, title=settings.start, borders=borders)
 
 

@@ -20,10 +20,12 @@ class PretrainingLoss:
     Args:
         device: Where the model is.
         mlm_only: Masked tokens alone.
+        sentence_order_weight: What the passages' order is multiplied with.
     """
 
-    def __init__(self, device: torch.device, *, mlm_only: bool = False) -> None:
+    def __init__(self, device: torch.device, *, mlm_only: bool = False, sentence_order_weight: float = 1.0) -> None:
         self._device = device
+        self._order_weight = sentence_order_weight
         self.names: tuple[str, ...] = ("mlm_loss",) if mlm_only else ("mlm_loss", "sentence_order_loss")
 
     def count(self, batch: PretrainingBatch) -> tuple[float, ...]:
@@ -36,11 +38,12 @@ class PretrainingLoss:
         return batch.tokens
 
     def __call__(self, model: nn.Module, batch: PretrainingBatch) -> Tensor:
-        """Sums of the losses. *Shape:* ``[terms]``."""
+        """Sums of the losses, times their weights. *Shape:* ``[terms]``."""
         output = forward(model, batch, self._device)
         terms = [summed_cross_entropy(output.logits, batch.masked_labels, self._device)]
         if batch.sentence_order_labels is not None:
-            terms.append(summed_cross_entropy(output.sentence_order_logits, batch.sentence_order_labels, self._device))
+            order = summed_cross_entropy(output.sentence_order_logits, batch.sentence_order_labels, self._device)
+            terms.append(self._order_weight * order)
         return torch.stack(terms)
 
 

@@ -150,6 +150,9 @@ class Recipe:
     """Longest run of tokens masked together, with probability proportional to 1/n."""
     mlm_only: bool = False
     """Masked tokens alone, without sentence order."""
+    sentence_order_weight: float = 1.0
+    """Weight of the sentence order beside the masked tokens' 1. The encoder's gradient from it is a small part of the
+    other's: where few rows are seen, it is lost in that one's noise unless it weighs more."""
     short_probability: float = 0.1
     """Share of the groups of rows that are given a shorter length."""
     evaluate_every: int = 500
@@ -189,6 +192,13 @@ class Recipe:
             raise InputError(
                 "recipe: lamb has no trust ratio where weight_decay is 0, as in NVIDIA's; "
                 "set adapt_undecayed=true, or optimizer=adamw"
+            )
+        weight = self.sentence_order_weight
+        _check("sentence_order_weight", weight, 0 < weight < float("inf"), "above 0")
+        if weight != 1 and (self.mlm_only or self.distillation is not None):
+            raise InputError(
+                "recipe: sentence_order_weight is for masked tokens and sentence order without a teacher; "
+                "leave it at 1 with mlm_only, and beside a teacher set distillation.sentence_order"
             )
         _check("short_probability", self.short_probability, 0 <= self.short_probability <= 1, "within 0..1")
         self.masking()
