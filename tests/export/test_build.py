@@ -35,7 +35,7 @@ class ToySession:
         return [each.numpy() for each in self.model(*map(torch.from_numpy, inputs))]
 
 
-def convert(graph: Any, folder: Path, precision: str) -> Written:
+def convert(graph: Any, folder: Path, precision: str, form: str | None = None) -> Written:
     checkpoint.save(graph.loaded.model, folder / "model")
     if precision == "fp32":
         (folder / "model" / "ballast").write_bytes(bytes(1000))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from squeezebert.bench.contenders import Contender
 from squeezebert.bench.harness import Case, resident_mb, serve
-from squeezebert.bench.runners import Job, load
+from squeezebert.bench.runners import Job, Run, load
 
 
 def main(words: str) -> None:
@@ -24,8 +25,7 @@ def main(words: str) -> None:
     values = json.loads(words)
     job = Job(**values | {"contender": Contender(**values["contender"])})
     loaded = load(job)
-    draw = np.random.default_rng(0)
-    high = min(job.vocab_size, 30000)
+    batch = timed_batches(loaded.run, job.vocab_size)
 
     def answer(case: Case) -> Any:
         if "memory" in case:
@@ -35,13 +35,24 @@ def main(words: str) -> None:
             start = time.perf_counter()
             loaded.classify(rows)
             return time.perf_counter() - start
+        return batch(case)
+
+    serve(answer)
+
+
+def timed_batches(run: Run, vocab_size: int) -> Callable[[Case], float]:
+    """What answers ``{"batch": B, "tokens": T}`` with the seconds that random tokens take."""
+    draw = np.random.default_rng(0)
+    high = min(vocab_size, 30000)
+
+    def answer(case: Case) -> float:
         ids_BT = draw.integers(high // 30, high, (case["batch"], case["tokens"]))
         mask_BT, types_BT = np.ones_like(ids_BT), np.zeros_like(ids_BT)
         start = time.perf_counter()
-        loaded.run(ids_BT, mask_BT, types_BT)
+        run(ids_BT, mask_BT, types_BT)
         return time.perf_counter() - start
 
-    serve(answer)
+    return answer
 
 
 if __name__ == "__main__":

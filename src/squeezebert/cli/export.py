@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from squeezebert import artifact
 from squeezebert.errors import InputError
 
 if TYPE_CHECKING:
     from squeezebert.export.build import Dev
     from squeezebert.export.verify import Report
 
-# format -> (module under squeezebert.export, one line of help). The module is imported only when its format is asked
-# for; it offers export(source, output), which writes the artifact whole or not at all and raises InputError for a
-# checkpoint that the format cannot hold, or an output that holds something else.
-FORMATS: dict[str, tuple[str, str]] = {
-    "native": ("native", "int8, a folder for this package's own engine"),
-    "web": ("web", "int8, a folder for any static host: a page that runs the model in the browser"),
+# format -> one line of help; for the native engine, verified where torch and the engine are installed.
+FORMATS: dict[str, str] = {
+    "native": "int8, a folder for this package's own engine",
+    "web": "int8, a folder for any static host: a page that runs the model in the browser",
 }
 
 # format -> (its precisions, one line of help); converted and verified by squeezebert.export.build, which see.
@@ -38,8 +36,12 @@ REFUSED = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the formats, and the flags of each."""
     formats = parser.add_subparsers(dest="format", metavar="FORMAT", required=True)
-    for name, (_, summary) in FORMATS.items():
-        _add_paths(formats.add_parser(name, help=summary, description=summary))
+    for name, summary in FORMATS.items():
+        command = formats.add_parser(name, help=summary, description=summary)
+        _add_paths(command)
+        command.add_argument("--force", action="store_true", help="keep an artifact that fails its checks, marked")
+        if name == "native":
+            _add_dev(command)
     for name, (precisions, summary) in CONVERTED.items():
         command = formats.add_parser(name, help=summary, description=f"Convert {summary}, and verify the result.")
         _add_paths(command)
@@ -80,11 +82,6 @@ def _add_dev(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export or verify; the exit status is 3 where a check fails."""
-    if args.format in FORMATS:
-        module, _ = FORMATS[args.format]
-        importlib.import_module(f"squeezebert.export.{module}").export(args.source, args.output)
-        print(f"{args.output}: written, {args.format}, {_megabytes(args.output)}")
-        return 0
     dev = _dev(args)
 
     from squeezebert.export import build
@@ -95,29 +92,43 @@ def run(args: argparse.Namespace) -> int:
         _print(report)
         return _refuse(report, f"{args.artifact}: fails") if report.failed else 0
     try:
-        report = build.export(
-            args.format,
-            args.source,
-            args.output,
-            precision=args.precision,
-            max_length=args.max_length,
-            dev=dev,
-            force=args.force,
-        )
+        found = _export(args, dev)
     except VerificationError as error:
         _print(error.report)
         return _refuse(error.report, f"{args.output}: not written")
-    _print(report)
-    marked = f", although it fails: {'; '.join(report.failed)}" if report.failed else ""
+    marked = ""
+    if found is not None:
+        _print(found)
+        marked = f", although it fails: {'; '.join(found.failed)}" if found.failed else ""
+    elif not artifact.is_artifact(args.source):
+        marked = f"; not verified: {build.why_unverified() or 'random weights, for timing'}"
     print(f"{args.output}: written, {args.format}, {_megabytes(args.output)}{marked}")
     return 0
+
+
+def _export(args: argparse.Namespace, dev: Dev | None) -> Report | None:
+    from squeezebert.export import build, web
+
+    if args.format == "native":
+        return build.export_native(args.source, args.output, dev=dev, force=args.force)
+    if args.format == "web":
+        return web.export(args.source, args.output, force=args.force)
+    return build.export(
+        args.format,
+        args.source,
+        args.output,
+        precision=args.precision,
+        max_length=args.max_length,
+        dev=dev,
+        force=args.force,
+    )
 
 
 def _dev(args: argparse.Namespace) -> Dev | None:
     """The labelled table that the flags name."""
     flags = ("text_column", "pair_column", "label_column", "max_accuracy_drop")
-    if args.dev is None:
-        given = next((name for name in flags if getattr(args, name) is not None), None)
+    if getattr(args, "dev", None) is None:
+        given = next((name for name in flags if getattr(args, name, None) is not None), None)
         if given is not None:
             raise InputError(f"--{given.replace('_', '-')} goes with --dev; leave it out, or give the table")
         return None

@@ -8,9 +8,9 @@ other one, which is next-sentence prediction, a pair here has a sentence or more
 that begins at a boundary and stops with the one that reaches its share of the room; or, at the toss of a coin, both are
 drawn from their ends backwards. (Filling a passage as a whole and cutting it somewhere, as ALBERT does, is not enough.
 The sentence in which the room ends, or at a random token of the text, is likelier a long one than the sentence at the
-cut is: by the length of the halves' first sentences alone, 55.9 % of such pairs of 128 tokens could be told.) Pairs that
-are too long lose tokens as ALBERT's do, from the longer half; at the beginnings or at the ends, by a coin for the pair.
-Cutting each half at its outer end would leave the halves' meeting whole, and give the label away.
+cut is: by the length of the halves' first sentences alone, 55.9 % of such pairs of 128 tokens could be told.) Pairs
+that are too long lose tokens as ALBERT's do, from the longer half; at the beginnings or at the ends, by a coin for the
+pair. Cutting each half at its outer end would leave their meeting whole, and give the label away.
 
 Shapes: ``R`` rows, ``S`` sentences. Positions count the tokens, or the sentences, of a whole corpus.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,17 +17,22 @@ from numpy.typing import NDArray
 
 from squeezebert import artifact
 from squeezebert.errors import InputError, require
-from squeezebert.files import atomic_folder, write_json
+from squeezebert.files import atomic_folder, read_json, write_json
+from squeezebert.folder import is_size
 
 if TYPE_CHECKING:
     from squeezebert.data.tables import Columns
     from squeezebert.export.golden import Golden, Run
     from squeezebert.export.graph import Graph
     from squeezebert.export.verify import Accuracy, Report
+    from squeezebert.model.grouped import Form
     from squeezebert.runtime.engines.exported import ExportedEngine
+    from squeezebert.runtime.engines.native import NativeEngine
 
 FORMATS = ("onnx", "openvino", "executorch", "litert", "coreml")
 """Formats that are converted and verified here, each by the module of its name."""
+NATIVE = "native"
+"""The native engine's format, which :mod:`squeezebert.export.native` writes."""
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1}
 """Precision -> largest allowed difference from PyTorch, as a share of the largest output. In fp32 only the order of
@@ -67,8 +73,8 @@ class Converter(Protocol):
     HEADS: tuple[str, ...]
     """Heads that it carries."""
 
-    def convert(self, graph: Graph, folder: Path, precision: str) -> Written:
-        """Write the model's files to a folder that exists."""
+    def convert(self, graph: Graph, folder: Path, precision: str, form: Form | None = None) -> Written:
+        """Write the model's files to a folder that exists, in a form of the grouped layers (None: the fastest)."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,62 @@ def export(
     return report
 
 
+def export_native(
+    source: str | Path, folder: str | Path, *, dev: Dev | None = None, force: bool = False
+) -> Report | None:
+    """Write a checkpoint for the native engine; where torch and the engine are installed, verify it.
+
+    Args:
+        source: Folder or hub id of a checkpoint, or a size name (random weights, for timing).
+        folder: Where to write; a former artifact is replaced.
+        dev: Labelled data to score it on.
+        force: Keep an artifact that fails its checks; its manifest says which.
+
+    Returns:
+        What verification found, as the manifest has it; None: it was not verified.
+
+    Raises:
+        InputError: As :func:`squeezebert.export.native.export`; or there are labelled data, and nothing to verify with.
+        MissingExtraError: As :func:`squeezebert.export.native.export`.
+        VerificationError: A check failed.
+        OSError: ``folder`` cannot be written, or the disk is full.
+    """
+    from squeezebert.export import native
+
+    artifact.check_target(folder)
+    missing = why_unverified()
+    if missing is not None and dev is not None:
+        raise InputError(f"{dev.path}: cannot be scored here, for {missing}; leave out --dev")
+    with atomic_folder(folder) as target:
+        native.write(source, target)
+        if missing is not None or is_size(source):
+            return None
+
+        from squeezebert.export import golden as goldens
+        from squeezebert.export import graph as graphs
+        from squeezebert.export.verify import VerificationError
+
+        manifest = artifact.read_manifest(target)
+        graph = graphs.load(source, None, tuple(artifact.OUTPUTS))
+        golden = record(graph)
+        report = examine(target, manifest, golden, graph=graph, dev=dev)
+        if report.failed and not force:
+            raise VerificationError(report)
+        goldens.save(golden, target)
+        # Beside the manifest the file holds the model's sizes.
+        write_json(target / artifact.CONFIG, read_json(target / artifact.CONFIG) | {"report": report.to_dict()})
+    return report
+
+
+def why_unverified() -> str | None:
+    """What a native artifact's verification lacks here; None: nothing."""
+    from squeezebert.runtime.engines.native import library_path
+
+    if importlib.util.find_spec("torch") is None:
+        return "torch, which it is compared with, is not installed"
+    return "this installation has no native engine" if library_path() is None else None
+
+
 def verify(folder: str | Path, *, checkpoint: str | Path | None = None, dev: Dev | None = None) -> Report:
     """Verify an artifact again, here.
 
@@ -151,18 +213,22 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None, dev: Dev
     from squeezebert.export import golden as goldens
 
     manifest = artifact.read_manifest(folder)
-    if manifest.format not in FORMATS:
-        raise InputError(f"{folder}: {manifest.format} artifacts are not verified here; {', '.join(FORMATS)} are")
+    if manifest.format not in (*FORMATS, NATIVE):
+        known = ", ".join((*FORMATS, NATIVE))
+        raise InputError(f"{folder}: {manifest.format} artifacts are not verified here; {known} are")
     if checkpoint is None:
         if dev is not None:
             raise InputError("--dev compares with the checkpoint; give it with --checkpoint")
         return examine(Path(folder), manifest, goldens.load(folder))
-    module = converter(manifest.format)
 
     from squeezebert.export import graph as graphs
 
-    graph = graphs.load(checkpoint, manifest.max_position_embeddings, module.HEADS)
-    if graph.head != manifest.head:
+    heads = tuple(artifact.OUTPUTS) if manifest.format == NATIVE else converter(manifest.format).HEADS
+    require("torch", "torch")
+    graph = graphs.load(checkpoint, manifest.max_position_embeddings, heads)
+    # The native engine leaves out the order of passages.
+    same = graph.head == manifest.head or (manifest.format == NATIVE and graph.head == "pretraining")
+    if not same:
         raise InputError(f"{folder}: has the head {manifest.head}, but {checkpoint} has {graph.head}")
     with twin(manifest, graph) as fp32:
         return examine(Path(folder), manifest, record(graph), fp32=fp32, graph=graph, dev=dev)
@@ -185,10 +251,10 @@ def converter(format: str) -> Converter:
     return cast("Converter", module)
 
 
-def write(format: str, graph: Graph, folder: Path, precision: str) -> artifact.Manifest:
+def write(format: str, graph: Graph, folder: Path, precision: str, form: Form | None = None) -> artifact.Manifest:
     """Convert a model into a folder that exists, and write vocabulary and manifest beside it."""
     module = converter(format)
-    written = module.convert(graph, folder, precision)
+    written = module.convert(graph, folder, precision, form)
     config, extra = graph.loaded.config, graph.loaded.extra
     length, pair = extra.get("max_length"), extra.get("pair")
     manifest = artifact.Manifest(
@@ -216,7 +282,7 @@ def write(format: str, graph: Graph, folder: Path, precision: str) -> artifact.M
 @contextmanager
 def twin(manifest: artifact.Manifest, graph: Graph) -> Iterator[Path | None]:
     """The fp32 artifact of the same format, in a temporary folder; None for an fp32 artifact."""
-    if manifest.precision == "fp32":
+    if manifest.precision == "fp32" or manifest.format == NATIVE:
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="squeezebert-") as folder:
@@ -255,7 +321,8 @@ def examine(
         folder: The artifact.
         manifest: Its manifest.
         golden: What PyTorch gives.
-        fp32: The fp32 artifact to compare with, if any.
+        fp32: The fp32 artifact to compare with, if any. The native format has none; its size is compared with that of
+            the checkpoint's weights in fp32.
         graph: The checkpoint, for ``dev``.
         dev: Labelled data.
     """
@@ -266,6 +333,8 @@ def examine(
 
     stored = (manifest.report or {}).get("fp32_bytes")
     fp32_bytes = stored if fp32 is None else sum(artifact.read_manifest(fp32).files.values())
+    if manifest.format == NATIVE:
+        return _examine_native(folder, manifest, golden, graph, dev, stored)
     if manifest.format not in SESSIONS:
         if dev is not None:
             raise InputError(
@@ -287,7 +356,28 @@ def examine(
     )
 
 
-def _accuracy(engine: ExportedEngine, graph: Graph, dev: Dev) -> Accuracy:
+def _examine_native(
+    folder: Path, manifest: artifact.Manifest, golden: Golden, graph: Graph | None, dev: Dev | None, stored: int | None
+) -> Report:
+    from squeezebert.export.verify import verify as run_checks
+    from squeezebert.runtime.engines.native import NativeEngine
+
+    engine = NativeEngine.load(folder)
+    first = golden.probes[0]
+    names = engine.outputs(first.ids, first.mask, first.types)  # without what the engine leaves out
+    golden = replace(golden, outputs=[{name: each[name] for name in names} for each in golden.outputs])
+    return run_checks(
+        engine,
+        golden,
+        size=_bytes(folder / artifact.WEIGHTS),
+        threads=engine.threads,
+        fp32_bytes=stored if graph is None else 4 * sum(each.numel() for each in graph.loaded.model.parameters()),
+        accuracy=None if dev is None or graph is None else _accuracy(engine, graph, dev),
+        max_accuracy_drop=0.0 if dev is None else dev.max_drop,
+    )
+
+
+def _accuracy(engine: ExportedEngine | NativeEngine, graph: Graph, dev: Dev) -> Accuracy:
     """Score checkpoint and artifact on the same rows."""
     import torch
 

@@ -18,6 +18,7 @@ from squeezebert.errors import InputError, require
 from squeezebert.export.build import Written
 from squeezebert.export.graph import INPUTS, Graph, example, quiet
 from squeezebert.export.rewrite import rewrite
+from squeezebert.model.grouped import Form
 from squeezebert.model.shapes import uses_pooler
 
 PACKAGES = ("coremltools",)
@@ -29,8 +30,14 @@ _MOST_ROWS = 64  # Core ML asks for a bound
 _DEFAULT_LENGTH = 128
 
 
-def convert(graph: Graph, folder: Path, precision: str) -> Written:
-    """Write ``model.mlpackage``; batch and length stay open."""
+def convert(graph: Graph, folder: Path, precision: str, form: Form | None = None) -> Written:
+    """Write ``model.mlpackage``; batch and length stay open.
+
+    Raises:
+        ValueError: Another form than "split" is asked for: here is nothing to compare them on.
+    """
+    if form not in (None, "split"):
+        raise ValueError(f"Core ML's grouped layers are split, not {form}")
     import coremltools
     import torch
 

@@ -15,6 +15,7 @@ from squeezebert.artifact import OUTPUTS
 from squeezebert.export.build import Written
 from squeezebert.export.graph import INPUTS, Graph, example, quiet
 from squeezebert.export.rewrite import rewrite
+from squeezebert.model.grouped import Form
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,17 +27,18 @@ HEADS = tuple(OUTPUTS)
 MODEL = "model.pte"
 
 
-def convert(graph: Graph, folder: Path, precision: str) -> Written:
+def convert(graph: Graph, folder: Path, precision: str, form: Form | None = None) -> Written:
     """Write ``model.pte``; the length stays open."""
     int8 = precision == "int8"
+    form = form or "split"
     with quiet():
-        module = rewrite(graph.module, "split", int8_embeddings=int8)
+        module = rewrite(graph.module, form, int8_embeddings=int8)
         if int8:
             module = _quantize(module, graph.max_length)
         program = _lower(_trace(module, graph.max_length), int8=int8)
         with (folder / MODEL).open("wb") as file:
             program.write_to_file(file)
-    return Written(form="split", files=(MODEL,))
+    return Written(form=form, files=(MODEL,))
 
 
 def _trace(module: nn.Module, max_length: int) -> ExportedProgram:

@@ -15,6 +15,7 @@ from squeezebert.artifact import OUTPUTS
 from squeezebert.export.build import Written
 from squeezebert.export.graph import INPUTS, Graph, example, quiet
 from squeezebert.export.rewrite import rewrite
+from squeezebert.model.grouped import Form
 from squeezebert.runtime.engines.litert import MODEL, signature_name
 
 if TYPE_CHECKING:
@@ -29,14 +30,15 @@ _LENGTHS = (32, 128, 512)
 fourth, `base` in int8 was 60.6 MB."""
 
 
-def convert(graph: Graph, folder: Path, precision: str) -> Written:
+def convert(graph: Graph, folder: Path, precision: str, form: Form | None = None) -> Written:
     """Write ``model.tflite``, for several lengths up to the longest."""
     lengths = (*(each for each in _LENGTHS if each < graph.max_length), graph.max_length)
+    form = form or "split"
     with quiet():
-        module = rewrite(graph.module, "split", int8_embeddings=False)
+        module = rewrite(graph.module, form, int8_embeddings=False)
         model = _to_tflite(module, lengths)
         (folder / MODEL).write_bytes(_quantize(model) if precision == "int8" else model)
-    return Written(form="split", files=(MODEL,), lengths=lengths)
+    return Written(form=form, files=(MODEL,), lengths=lengths)
 
 
 def _to_tflite(module: nn.Module, lengths: tuple[int, ...]) -> bytes:

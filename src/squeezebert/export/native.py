@@ -30,6 +30,7 @@ from squeezebert.model.config import ModelConfig
 from squeezebert.model.shapes import uses_pooler
 
 _PREFIX = "transformer."
+_TOLERANCE = 0.1  # as squeezebert.export.build.TOLERANCES has it for int8
 _FP32_WEIGHTS = ("embeddings.token_type.weight", "classifier.weight")
 
 
@@ -69,6 +70,7 @@ def quantize(source: str | Path, head: str | None = None) -> Quantized:
         max_position_embeddings=config.max_position_embeddings,
         max_length=min(length, config.max_position_embeddings) if isinstance(length, int) else None,
         pair=pair if isinstance(pair, bool) else None,
+        tolerance=_TOLERANCE,
     )
     pooler = uses_pooler(loaded.head)
     state = {name: value for name, value in loaded.state.items() if pooler or "pooler" not in name}
@@ -89,14 +91,19 @@ def export(source: str | Path, folder: str | Path) -> None:
         OSError: ``folder`` cannot be written, or the disk is full.
     """
     artifact.check_target(folder)
-    model = quantize(source)
     with atomic_folder(folder) as target:
-        with safetensors_errors(Path(folder) / artifact.WEIGHTS):
-            save_file(model.tensors, target / artifact.WEIGHTS)
-        if model.checkpoint.tokenizer is not None:
-            model.checkpoint.tokenizer.save(target)
-        write_json(target / artifact.CONFIG, model.config)
-        (target / artifact.WEIGHTS).chmod((target / artifact.CONFIG).stat().st_mode)
+        write(source, target)
+
+
+def write(source: str | Path, folder: Path) -> None:
+    """Write a checkpoint's artifact into a folder that exists; else as :func:`export`."""
+    model = quantize(source)
+    with safetensors_errors(folder / artifact.WEIGHTS):
+        save_file(model.tensors, folder / artifact.WEIGHTS)
+    if model.checkpoint.tokenizer is not None:
+        model.checkpoint.tokenizer.save(folder)
+    write_json(folder / artifact.CONFIG, model.config)
+    (folder / artifact.WEIGHTS).chmod((folder / artifact.CONFIG).stat().st_mode)
 
 
 def config_values(config: ModelConfig, manifest: artifact.Manifest) -> dict[str, Any]:

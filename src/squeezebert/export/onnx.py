@@ -16,6 +16,7 @@ from squeezebert.artifact import OUTPUTS
 from squeezebert.export.build import Written
 from squeezebert.export.graph import INPUTS, Graph, example, quiet
 from squeezebert.export.rewrite import rewrite
+from squeezebert.model.grouped import Form
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 PRECISIONS = ("fp32", "int8")
@@ -26,26 +27,27 @@ _OPSET = 20  # the first with a GELU of its own
 _MOST_ROWS = 1 << 16  # torch.export asks for a bound
 
 
-def convert(graph: Graph, folder: Path, precision: str) -> Written:
+def convert(graph: Graph, folder: Path, precision: str, form: Form | None = None) -> Written:
     """Write ``model.onnx`` and ``model.ort``; batch and length stay open."""
     import onnx
 
     int8 = precision == "int8"
+    form = form or ("split" if int8 else "conv")
     with quiet():
-        model = _to_onnx(graph, int8=int8)
+        model = _to_onnx(graph, form, int8=int8)
         if int8:
-            _quantize(model, folder / MODEL)
+            _quantize(model, folder / MODEL, convolutions=form == "conv")
         else:
             onnx.save(model, str(folder / MODEL))
         _to_ort(folder)
-    return Written(form="split" if int8 else "conv", files=(MODEL,), companions=(MOBILE,))
+    return Written(form=form, files=(MODEL,), companions=(MOBILE,))
 
 
-def _to_onnx(graph: Graph, *, int8: bool) -> Any:
+def _to_onnx(graph: Graph, form: Form, *, int8: bool) -> Any:
     """Trace the model."""
     import torch
 
-    module = rewrite(graph.module, "split" if int8 else "conv", int8_embeddings=int8)
+    module = rewrite(graph.module, form, int8_embeddings=int8)
     rows = torch.export.Dim("batch", min=1, max=_MOST_ROWS)
     tokens = torch.export.Dim("tokens", min=1, max=graph.max_length)
     program = torch.onnx.export(
@@ -65,8 +67,8 @@ def _to_onnx(graph: Graph, *, int8: bool) -> Any:
     return model
 
 
-def _quantize(model: Any, path: Path) -> None:
-    """Store the products' weights in int8, of seven bits.
+def _quantize(model: Any, path: Path, *, convolutions: bool) -> None:
+    """Store the products' weights in int8, of seven bits; convolutions want theirs unsigned.
 
     Before VNNI, x86 multiplies int8 in pairs whose sum saturates at 16 bits: with all eight bits of a weight in use the
     results are wrong there (microsoft/onnxruntime#14642), and an artifact must be right wherever it is run.
@@ -80,10 +82,10 @@ def _quantize(model: Any, path: Path) -> None:
         quantize_dynamic(
             source,
             path,
-            op_types_to_quantize=["MatMul", "Gemm"],
-            per_channel=True,
+            op_types_to_quantize=["MatMul", "Gemm", *["Conv"] * convolutions],
+            per_channel=not convolutions,
             reduce_range=True,
-            weight_type=QuantType.QInt8,
+            weight_type=QuantType.QUInt8 if convolutions else QuantType.QInt8,
         )
 
 

@@ -16,6 +16,7 @@ from squeezebert.export.build import Written
 from squeezebert.export.golden import SENTENCES, probes
 from squeezebert.export.graph import INPUTS, Graph, example, quiet
 from squeezebert.export.rewrite import rewrite
+from squeezebert.model.grouped import Form
 
 PACKAGES = ("openvino", "nncf")
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -28,19 +29,20 @@ random weights the largest difference was 10 % of the largest logit, and 3 % in 
 _JOINED = 5  # sentences of the longer calibration texts, some 60 to 100 tokens
 
 
-def convert(graph: Graph, folder: Path, precision: str) -> Written:
+def convert(graph: Graph, folder: Path, precision: str, form: Form | None = None) -> Written:
     """Write ``model.xml`` and ``model.bin``; batch and length stay open."""
     import openvino
 
     int8 = precision == "int8"
-    module = rewrite(graph.module, "split", int8_embeddings=int8)
+    form = form or "split"
+    module = rewrite(graph.module, form, int8_embeddings=int8)
     with quiet():
         model = openvino.convert_model(module, example_input=dict(zip(INPUTS, example(), strict=True)))
         _name(model, graph.outputs)
         if int8:
             model = _quantize(model, graph)
         openvino.save_model(model, folder / MODEL, compress_to_fp16=precision == "fp16")
-    return Written(form="split", files=(MODEL, WEIGHTS), tolerance=_INT8_TOLERANCE if int8 else None)
+    return Written(form=form, files=(MODEL, WEIGHTS), tolerance=_INT8_TOLERANCE if int8 else None)
 
 
 def _name(model: Any, outputs: tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ from squeezebert.runtime.engines import kind_of
 
 if TYPE_CHECKING:
     from squeezebert.runtime.engines.exported import ExportedEngine
+    from squeezebert.runtime.engines.native import NativeEngine
 
 SHAPES = ((1, 32), (1, 128), (8, 128))
 """Batches that are timed: rows, tokens."""
@@ -63,7 +64,8 @@ class Report:
     bytes: int
     """Of the files that hold the model."""
     fp32_bytes: int | None = None
-    """Of the fp32 artifact of the same format; None: this is one, or there is none to compare with."""
+    """Of the fp32 artifact of the same format, or of the checkpoint's weights in fp32 where the format has none. None:
+    this is one, or there is nothing to compare with."""
     latency_ms: Mapping[str, float]
     """Rows x tokens -> least time of a call."""
     fp32_latency_ms: Mapping[str, float] | None = None
@@ -112,7 +114,7 @@ class Report:
 
 
 def verify(
-    engine: ExportedEngine,
+    engine: ExportedEngine | NativeEngine,
     golden: Golden,
     *,
     size: int,

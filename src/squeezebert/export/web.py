@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from squeezebert import artifact
 from squeezebert.errors import InputError
-from squeezebert.export import native
+from squeezebert.export.build import export_native
 from squeezebert.files import atomic_folder
+
+if TYPE_CHECKING:
+    from squeezebert.export.verify import Report
 
 PAGE = Path(__file__).resolve().parents[1] / "web"
 """The built page, its scripts and the engine's WebAssembly modules."""
@@ -22,16 +26,21 @@ MODEL_FILES = (artifact.CONFIG, "tokenizer.json", artifact.WEIGHTS)
 """What the page reads of a model."""
 
 
-def export(source: str | Path, folder: str | Path) -> None:
+def export(source: str | Path, folder: str | Path, *, force: bool = False) -> Report | None:
     """Write a classifier and the page that runs it; ``folder`` appears whole or not at all.
 
     Args:
         source: Folder or hub id of a checkpoint, or the folder of a model exported as native.
         folder: Where to write; a page written before is replaced.
+        force: Keep a model that fails its checks; its manifest says which.
+
+    Returns:
+        What verification found; None: the model was not verified here.
 
     Raises:
         InputError: The model cannot be read, is no classifier or has no vocabulary; or ``folder`` holds something else.
-        MissingExtraError: As :func:`squeezebert.export.native.export`.
+        VerificationError: As :func:`squeezebert.export.build.export_native`.
+        MissingExtraError: As :func:`squeezebert.export.build.export_native`.
         OSError: ``folder`` cannot be written, or the disk is full.
     """
     folder = Path(folder)
@@ -41,30 +50,37 @@ def export(source: str | Path, folder: str | Path) -> None:
         raise InputError(f"{folder}: is a file; give a folder to write to")
     with atomic_folder(folder) as target:
         shutil.copytree(PAGE, target, dirs_exist_ok=True)
-        copy_model(source, target / MODEL)
+        return copy_model(source, target / MODEL, force=force)
 
 
-def copy_model(source: str | Path, folder: Path) -> None:
+def copy_model(source: str | Path, folder: Path, *, force: bool = False) -> Report | None:
     """Write the files that the page reads of a model, exporting it where it is a checkpoint.
 
     Args:
         source: As for :func:`export`.
         folder: A new folder.
+        force: As :func:`export`.
+
+    Returns:
+        As :func:`export`.
 
     Raises:
         InputError: As :func:`export`.
+        VerificationError: As :func:`export`.
     """
+    report = None
     if artifact.is_artifact(source):
         folder.mkdir()
         for name in MODEL_FILES:
             if (Path(source) / name).is_file():
                 shutil.copyfile(Path(source) / name, folder / name)
     else:
-        native.export(source, folder)
+        report = export_native(source, folder, force=force)
         for file in folder.iterdir():
             if file.name not in MODEL_FILES:
                 file.unlink()
     check_model(folder, source)
+    return report
 
 
 def check_model(folder: str | Path, source: str | Path) -> None:

@@ -277,12 +277,48 @@ class NativeEngine(QuantizedEngine):
         _raise(code, message.value)
         return arrays
 
-    def masked_logits(self, ids_T: Sequence[int], positions: Sequence[int]) -> NDArray[np.float32]:
+    def outputs(
+        self, ids_BT: NDArray[np.int64], mask_BT: NDArray[np.int64], types_BT: NDArray[np.int64]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Compute every output of a batch that is padded at the end, by name (:data:`squeezebert.artifact.OUTPUTS`).
+
+        Those of tokens are ``[B, T, ...]``, zeros at padding. An encoder without a pooler gives none.
+
+        Raises:
+            InputError: A sequence is empty or too long, or an id is outside the vocabulary.
+        """
+        real_BT = mask_BT.astype(bool)
+        lengths_B = real_BT.sum(axis=1)
+
+        def spread(values_N: NDArray[np.float32]) -> NDArray[np.float32]:
+            values_BT = np.zeros((*real_BT.shape, values_N.shape[-1]), np.float32)
+            values_BT[real_BT] = values_N
+            return values_BT
+
+        if self.manifest.head == "masked_lm":
+            rows = zip(ids_BT, types_BT, lengths_B.tolist(), strict=True)
+            scores = [self.masked_logits(ids[:n].tolist(), range(n), types[:n]) for ids, types, n in rows]
+            return {"logits": spread(np.concatenate(scores))}
+        encoder = self.manifest.head == "encoder"
+        found = self.run_ragged(
+            ids_BT[real_BT], types_BT[real_BT], lengths_B, logits=not encoder, hidden=encoder,
+            pooled=encoder and bool(self._info.has_pooler),
+        )  # fmt: skip
+        if encoder:
+            found["last_hidden_state"] = spread(found.pop("hidden"))
+        elif self._info.per_token:
+            found["logits"] = spread(found["logits"])
+        return found
+
+    def masked_logits(
+        self, ids_T: Sequence[int], positions: Sequence[int], types_T: NDArray[Any] | None = None
+    ) -> NDArray[np.float32]:
         """Score the vocabulary at some places of one sequence, for a masked language model.
 
         Args:
             ids_T: Token ids.
             positions: Places among them.
+            types_T: Segment of each token; None: all 0.
 
         Returns:
             ``[M, V]``; minus infinity in rows that only pad the vocabulary.
@@ -292,13 +328,16 @@ class NativeEngine(QuantizedEngine):
                 sequence, or the model has no such head.
         """
         ids, places = _int32(np.asarray(ids_T), "ids"), _int32(np.asarray(positions), "positions")
+        types = None if types_T is None else _int32(types_T, "segments")
+        if types is not None and len(types) != len(ids):
+            raise InputError(f"{len(ids)} token ids, but {len(types)} segments: give one for each")
         logits = np.empty((len(places), int(self._info.vocab_size)), np.float32)
         length = np.array([len(ids)], np.int32)
         message = ctypes.create_string_buffer(_MESSAGE_BYTES)
         code = _library().sqb_run_masked(
             self._handle,
             ids.ctypes.data,
-            None,
+            None if types is None else types.ctypes.data,
             length.ctypes.data,
             1,
             places.ctypes.data,

@@ -1,0 +1,272 @@
+"""Every export format of some checkpoints, and every form of the grouped layers in every runtime, measured in one run.
+
+Each artifact is written by ``squeezebert export`` itself, read by ``squeezebert classify`` in a fresh process, and then
+clocked in a process of its own, all artifacts of a checkpoint taking turns. A format whose packages need an environment
+of their own is given that environment's Python.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from squeezebert import artifact
+from squeezebert.bench import cases
+from squeezebert.bench.harness import Worker, WorkerError, last_line, take_turns
+from squeezebert.cli.export import CONVERTED, FORMATS, REFUSED
+from squeezebert.errors import InputError
+from squeezebert.files import read_json
+
+PRECISIONS = dict.fromkeys(FORMATS, ("int8",)) | {name: precisions for name, (precisions, _) in CONVERTED.items()}
+"""Format -> its precisions."""
+WITH_FORMS = ("onnx", "openvino", "executorch", "litert")
+"""Formats whose runtimes are at hand, so that the forms can be compared in them."""
+FORMS = ("conv", "split", "bmm")
+"""Of the grouped layers (:mod:`squeezebert.model.grouped`)."""
+PEER = "BERT-base"
+SHAPES = ("1x32", "1x128", "8x128")
+WARMUP = 3
+"""Rounds that are not counted."""
+TEXT = "a gripping, beautifully shot film"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormatSettings:
+    """What to measure.
+
+    Raises:
+        InputError: A format, case or model is unknown, or a number out of range.
+    """
+
+    formats: tuple[str, ...] = ()
+    """Keys of :data:`PRECISIONS`; empty: all."""
+    models: tuple[str, ...]
+    """Checkpoints of sequence classifiers, folders."""
+    forms: bool = False
+    """Compare the forms, too, beside BERT-base."""
+    pythons: Mapping[str, str] = field(default_factory=dict)
+    """Format -> Python of the environment that has its packages; this one's where not named."""
+    cases: tuple[str, ...] = ()
+    """Shapes; empty: :data:`SHAPES`."""
+    threads: int
+    """Cores of every contender."""
+    rounds: int = 20
+    """Timed rounds."""
+    keep: Path | None = None
+    """Folder for the artifacts; None: a temporary one."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "formats", self.formats or tuple(PRECISIONS))
+        object.__setattr__(self, "cases", self.cases or SHAPES)
+        for name in (*self.formats, *self.pythons):
+            if name not in PRECISIONS:
+                raise InputError(f"--formats: {name!r} is unknown; use some of {', '.join(PRECISIONS)}")
+        if len(cases.shapes(self.cases)) < len(set(self.cases)):
+            raise InputError("--cases: formats are compared on shapes, such as 1x128; leave out sst2 and qnli")
+        for name in ("threads", "rounds"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        if not self.models:
+            raise InputError("--models: name a checkpoint, or more, to export")
+        if len({Path(model).name for model in self.models}) < len(self.models):
+            raise InputError("--models: the folders' names name the lines of the table; give each another")
+
+    def python(self, format: str) -> str:
+        """Python that has the format's packages."""
+        return self.pythons.get(format, sys.executable)
+
+
+@dataclass(kw_only=True)
+class Line:
+    """One artifact."""
+
+    model: str
+    """Name of the checkpoint's folder, or :data:`PEER`."""
+    format: str
+    precision: str
+    form: str | None = None
+    """Of the grouped layers; None: the one that the format ships."""
+    shipped: bool
+    """Whether ``squeezebert export`` writes it so."""
+    error: str | None = None
+    """Why there is none, or why it could not be run."""
+    report: dict[str, Any] | None = None
+    """What verification found (:class:`squeezebert.export.verify.Report`)."""
+    megabytes: float | None = None
+    """Size of the files that hold the model, 10^6 bytes."""
+    answer: str | None = None
+    """What ``squeezebert classify`` says to a text."""
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    """Case -> seconds of each round."""
+
+    @property
+    def key(self) -> str:
+        """Name of its folder."""
+        return "-".join(filter(None, (self.model, self.format, None if self.shipped else self.form, self.precision)))
+
+
+@dataclass
+class FormatResults:
+    """What was measured."""
+
+    lines: list[Line] = field(default_factory=list)
+    interrupted: bool = False
+    """Whether Ctrl-C cut the run short."""
+
+
+def bench_formats(settings: FormatSettings) -> FormatResults:
+    """Measure. Ctrl-C ends the run; what was measured until then is returned.
+
+    Raises:
+        InputError: A checkpoint is none, or classifies no texts.
+        KeyboardInterrupt: Ctrl-C came before anything was measured.
+    """
+    for model in settings.models:
+        _check(model)
+    results = FormatResults()
+    with tempfile.TemporaryDirectory(prefix="squeezebert-formats-") as temporary:
+        folder = settings.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for place, model in enumerate(settings.models):
+                lines = plan(settings, Path(model).name, peer=place == 0)
+                results.lines += lines
+                _make(settings, model, lines, folder)
+                _clock(settings, model, lines, folder)
+        except KeyboardInterrupt:
+            if not any(line.seconds for line in results.lines):
+                raise
+            results.interrupted = True
+    return results
+
+
+def plan(settings: FormatSettings, model: str, *, peer: bool) -> list[Line]:
+    """The artifacts of a model: those that ship, then every other form, then BERT-base."""
+    lines = [
+        Line(model=model, format=format, precision=precision, shipped=True)
+        for format in settings.formats
+        for precision in PRECISIONS[format]
+    ]
+    if not settings.forms:
+        return lines
+    names: list[tuple[str, str | None]] = [(model, form) for form in FORMS]
+    if peer:
+        names.append((PEER, None))
+    return lines + [
+        Line(model=name, format=format, precision=precision, form=form, shipped=False)
+        for format in settings.formats
+        if format in WITH_FORMS
+        for name, form in names
+        for precision in ("fp32", "int8")
+    ]
+
+
+def _check(model: str) -> None:
+    from squeezebert import checkpoint
+
+    if not Path(model).is_dir() or artifact.is_artifact(model):
+        raise InputError(f"{model}: is no folder of a checkpoint, which --models takes")
+    head = checkpoint.find_head(model)
+    if head != "sequence_classification":
+        raise InputError(f"{model}: has the head {head}; give a model that classifies texts, for classify to run")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _make(settings: FormatSettings, model: str, lines: list[Line], folder: Path) -> None:
+    """Write the artifacts, and let ``classify`` read those that ship."""
+    for number, line in enumerate(lines, start=1):
+        _say(f"{line.model}: writing {number} of {len(lines)}: {line.key}")
+        target, log = folder / line.key, folder / f"{line.key}.log"
+        python = settings.python(line.format)
+        if line.shipped:
+            words = ["squeezebert", "export", line.format, model, str(target)]
+            if line.format in CONVERTED:
+                words += ["--precision", line.precision, "--force"]
+        else:
+            values = {name: getattr(line, name) for name in ("format", "precision", "form")}
+            source = None if line.model == PEER else model
+            words = ["squeezebert.bench.forms", json.dumps({**values, "source": source, "target": str(target)})]
+        status = _run(python, words, settings.threads, log)
+        if status not in (0, REFUSED) or not artifact.is_artifact(_inner(target)):
+            line.error = last_line(log, status).removeprefix("squeezebert: ")
+            continue
+        values = read_json(_inner(target) / artifact.CONFIG)
+        line.report, line.form = values.get("report"), values.get("form")
+        files = list(values.get("files") or [artifact.WEIGHTS])
+        line.megabytes = sum(_bytes(_inner(target) / name) for name in files) / 1e6
+        if line.shipped and _runs(line):
+            words = ["squeezebert", "classify", "--model", str(_inner(target)), TEXT]
+            if _run(python, words, settings.threads, log):
+                line.error = f"classify: {last_line(log, 1).removeprefix('squeezebert: ')}"
+            else:
+                line.answer = last_line(log, 0)
+
+
+def _inner(target: Path) -> Path:
+    """Folder of the artifact: a web export keeps the native one inside its page."""
+    inner = target / "model"
+    return inner if inner.is_dir() and artifact.is_artifact(inner) else target
+
+
+def _runs(line: Line) -> bool:
+    """Whether something here runs it: Core ML's needs an Apple system, a page a browser."""
+    return line.format not in ("coreml", "web")
+
+
+def _run(python: str, words: list[str], threads: int, log: Path) -> int:
+    """Run a module in a process of its own, what it says going to a file; its exit status."""
+    with log.open("w", encoding="utf-8") as file:
+        done = subprocess.run(
+            [python, "-m", *words],
+            stdout=file, stderr=file, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, check=False,
+        )  # fmt: skip
+    return done.returncode
+
+
+def _vocab_size(model: str) -> int:
+    """Token ids that every artifact of a model, and BERT-base, knows."""
+    size: int = read_json(Path(model) / artifact.CONFIG)["vocab_size"]
+    return size
+
+
+def _bytes(path: Path) -> int:
+    files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
+    return sum(each.stat().st_size for each in files)
+
+
+def _clock(settings: FormatSettings, model: str, lines: list[Line], folder: Path) -> None:
+    """Let the artifacts of one model, and BERT-base's, take turns."""
+    ready = {line.key: line for line in lines if line.error is None and _runs(line)}
+    workers: list[Worker] = []
+
+    def failed(worker: Worker, error: WorkerError) -> None:
+        ready[worker.name].error = f"ended in the middle: {error}"
+        workers.remove(worker)
+
+    try:
+        for number, (key, line) in enumerate(ready.items(), start=1):
+            _say(f"starting {number} of {len(ready)}: {key}")
+            values = {"folder": str(folder / key), "threads": settings.threads, "vocab_size": _vocab_size(model)}
+            job = json.dumps(values)
+            command = [settings.python(line.format), "-m", "squeezebert.bench.artifact_worker", job]
+            try:
+                workers.append(Worker(key, command, settings.threads, folder / f"{key}.log"))
+            except WorkerError as error:
+                line.error = f"did not start: {error}"
+        requests = cases.shapes(settings.cases)
+        turns = take_turns(list(workers), requests, settings.rounds, WARMUP, failed=failed)
+        for name, case, seconds in turns:
+            ready[name].seconds.setdefault(case, []).append(seconds)
+    finally:
+        for worker in workers:
+            worker.close()
