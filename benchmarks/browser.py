@@ -97,10 +97,9 @@ def main() -> None:
     body, medians = harness.median_table(seconds, OURS, 1e3, "ms")
     body += "\n\nFolders of the models, MB: " + ", ".join(f"{name} {size:.0f}" for name, size in sizes.items()) + "."
     body += f"\n\nonnxruntime-web {facts['version']}, {args.threads} threads, the page cross-origin isolated."
-    harness.write_results(
-        f"browser_{args.size}", f"In the browser, SqueezeBERT `{args.size}`", body, {"seconds": seconds, "medians": medians, "mb": sizes},
-        ("squeezebert", "torch", "onnx", "onnxruntime"),
-    )  # fmt: skip
+    data = {"seconds": seconds, "medians": medians, "mb": sizes}
+    packages = ("squeezebert", "torch", "onnx", "onnxruntime")
+    harness.write_results(f"browser_{args.size}", f"In the browser, SqueezeBERT `{args.size}`", body, data, packages)
 
 
 if __name__ == "__main__":
