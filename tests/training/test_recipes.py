@@ -14,7 +14,15 @@ from squeezebert.training.speed import training_flops
 
 
 def test_recipes_of_the_package() -> None:
-    assert recipe_names() == ["distil-laptop", "joint-laptop", "laptop", "one-gpu-1h", "one-gpu-24h", "paper"]
+    assert recipe_names() == [
+        "continue-laptop",
+        "distil-laptop",
+        "joint-laptop",
+        "laptop",
+        "one-gpu-1h",
+        "one-gpu-24h",
+        "paper",
+    ]
 
 
 def test_paper_is_the_model_card_s() -> None:
@@ -31,7 +39,14 @@ def test_paper_is_the_model_card_s() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("laptop", "small"), ("one-gpu-1h", "small"), ("one-gpu-24h", "base"), ("paper", "base")]
+    ("name", "size"),
+    [
+        ("continue-laptop", "small"),
+        ("laptop", "small"),
+        ("one-gpu-1h", "small"),
+        ("one-gpu-24h", "base"),
+        ("paper", "base"),
+    ],
 )
 def test_description_states_steps_tokens_and_flop(name: str, size: str) -> None:
     recipe = load_recipe(name)
