@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,17 @@ def test_a_finished_run_is_that_of_its_own_command_only(settings: Make, tmp_path
     (folder / "settings.json").write_text(json.dumps(stored))
     with pytest.raises(InputError, match="num_processes was 2 when the run began, and is 1 now"):
         finetune(settings(epochs=1, resume=True))
+
+
+def test_a_run_goes_on_from_its_own_start_only(settings: Make, classifier_folder: Path, tmp_path: Path) -> None:
+    start = shutil.copytree(classifier_folder, tmp_path / "start")
+    changes = {"model": str(start), "epochs": 1}
+    _run(settings(**changes))
+    assert _run(settings(**changes, resume=True))
+    config = json.loads((start / "config.json").read_text())
+    (start / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-5}))
+    with pytest.raises(InputError, match="the model data"):
+        finetune(settings(**changes, resume=True))
 
 
 def test_two_runs_in_one_folder(settings: Make, tmp_path: Path) -> None:

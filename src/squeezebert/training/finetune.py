@@ -42,6 +42,7 @@ from squeezebert.training.run_folder import METRICS, SETTINGS, begin, check_spac
 from squeezebert.training.schedule import Phase
 from squeezebert.training.settings import FinetuneSettings
 from squeezebert.training.state import Evaluation
+from squeezebert.training.teacher import hash_files
 
 PREDICTIONS = "dev_predictions.jsonl"
 
@@ -129,6 +130,8 @@ def _run(
     # Each process draws dropout masks of its own.
     decisive["num_processes"] = accelerator.num_processes
     fingerprints = {name: examples.fingerprint() for name, examples in {"train": train, **dev}.items()}
+    if not checkpoint.is_size(settings.model):
+        fingerprints["model"] = hash_files(checkpoint.resolve(settings.model))
     if distillation is not None:
         fingerprints["teacher"] = distillation.fingerprint()
     # Of a resumed run all must agree before anything is computed.
