@@ -595,7 +595,8 @@ def _draw(settings: PretrainSettings, recipe: Recipe) -> None:
             draw_distillation_curves(settings.output / "curves.png", log, title=settings.start)
             own = {"mlm_loss": weights.mlm, "sentence_order_loss": weights.sentence_order}
         if weights is None or recipe.predicts == "pretraining":
-            log = [{name: value / own.get(name, 1.0) for name, value in line.items()} for line in log]
+            log = [{name: value / own[name] if name in own else value for name, value in line.items()}
+                   for line in log]  # fmt: skip
             path = settings.output / ("curves.png" if weights is None else "pretraining_curves.png")
             draw_pretraining_curves(path, log, title=settings.start, borders=borders)
 
