@@ -5,10 +5,11 @@ in order. Where google-research/albert ``create_pretraining_data.py`` pairs a pa
 other one, which is next-sentence prediction, a pair here has a sentence or more on either side.
 
 **Nothing but the order of the halves may tell the label**, so both halves are drawn alike: each is a run of sentences
-that begins at a boundary and stops with the one that reaches its share of the room; or, at the toss of a coin, both are
-drawn from their ends backwards. (Filling a passage as a whole and cutting it somewhere, as ALBERT does, is not enough.
-The sentence in which the room ends, or at a random token of the text, is likelier a long one than the sentence at the
-cut is: by the length of the halves' first sentences alone, 55.9 % of such pairs of 128 tokens could be told.) Pairs
+that begins at a boundary and stops with the one that reaches its share of the room; or, towards a document's end, both
+are drawn from their ends backwards. (Filling a passage as a whole and cutting it somewhere, as ALBERT does, is not
+enough. The sentence in which the room ends, or at a random token of the text, is likelier a long one than the sentence
+at the cut is: by the length of the halves' first sentences alone, 55.9 % of such pairs of 128 tokens could be told.) A
+half must not stop with its document either, where the other has reached its share: that would tell as much. Pairs
 that are too long lose tokens as ALBERT's do, from the longer half; at the beginnings or at the ends, by a coin for the
 pair. Cutting each half at its outer end would leave their meeting whole, and give the label away.
 
@@ -79,10 +80,12 @@ def neighbours(
 ) -> tuple[Int64, Int64, Int64]:
     """Choose two stretches of sentences, one after the other, that together fill a number of tokens at about a place.
 
-    The room is shared at random. Half of the pairs begin with the first sentence after ``start``: the earlier stretch
-    grows forwards until it has its share, then the later one. The other half end with the last sentence before
-    ``start + tokens`` and grow backwards. Where a document ends too soon, the pair grows from its edge the other way; a
-    document that fills no more than the room is taken whole, and cut at any of its boundaries.
+    The room is shared at random. Towards the beginning of a document a pair begins with the first sentence after
+    ``start``: the earlier stretch grows forwards until it has its share, then the later one. Towards its end a pair
+    ends with the last sentence before ``start + tokens``, and both grow backwards. A place less than a quarter of the
+    room from the document's edge moves there, for sentences at the edge are in reach of few places. A document that
+    ends before both have their share is taken whole, and cut at any of its boundaries; it is hardly longer than the
+    room, but for very long sentences.
 
     Args:
         sentence_offsets: Where each sentence starts, and the end of the last, in tokens. *Shape:* ``[S+1]``
@@ -96,21 +99,25 @@ def neighbours(
         First sentence of the earlier stretch, first of the later one, and the sentence after the last, ``[R]``.
     """
     offsets, lowest, highest = sentence_offsets, document_first, document_end
-    forwards = generator.random(len(start)) < 0.5
     share = generator.integers(1, tokens)
     anywhere = lowest + 1 + generator.integers(highest - lowest - 1)
-    after = _boundary_after(offsets, start, lowest, highest - 2)
-    before = _sentence_at(offsets, start + tokens, lowest + 2, highest)
-    late = offsets[after] + tokens > offsets[highest]
-    early = offsets[before] - tokens < offsets[lowest]
-    whole = offsets[highest] - offsets[lowest] <= tokens
-    after, before = np.where(~forwards & early, lowest, after), np.where(forwards & late, highest, before)
-    forwards = np.where(forwards, ~late, early)
+    # No sentence's length has a part in this choice, or those of the pair would tell of it.
+    place, spare = start - offsets[lowest], offsets[highest] - offsets[lowest] - tokens
+    forwards = place < (0.25 + 0.5 * generator.random(len(start))) * spare
+    place = np.where(forwards & (place < tokens // 4), 0, place)
+    place = np.where(~forwards & (place > spare - tokens // 4), spare, place)
+    start = offsets[lowest] + place
 
-    boundary = _boundary_after(offsets, offsets[after] + share, after + 1, highest - 1)
-    end = _boundary_after(offsets, offsets[boundary] + tokens - share, boundary + 1, highest)
-    met = _sentence_at(offsets, offsets[before] - share, lowest + 1, before - 1)
-    first = _sentence_at(offsets, offsets[met] - (tokens - share), lowest, met - 1)
+    # A place beside the document says that it ended too soon, so only what is looked up next is kept inside.
+    after = _boundary_after(offsets, start, lowest, highest)
+    boundary = _boundary_after(offsets, offsets[after] + share, lowest, highest)
+    end = np.searchsorted(offsets, offsets[boundary] + tokens - share, side="left")
+
+    before = _sentence_at(offsets, start + tokens, lowest, highest)
+    met = _sentence_at(offsets, offsets[before] - share, lowest, highest)
+    first = np.searchsorted(offsets, offsets[met] - (tokens - share), side="right") - 1
+
+    whole = np.where(forwards, end > highest, first < lowest)
     return (
         np.where(whole, lowest, np.where(forwards, after, first)),
         np.where(whole, anywhere, np.where(forwards, boundary, met)),
