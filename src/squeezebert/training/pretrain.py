@@ -588,17 +588,18 @@ def _draw(settings: PretrainSettings, recipe: Recipe) -> None:
     log = read_log(settings.output)
     if any("loss" in line for line in log):
         borders = list(accumulate(phase.steps for phase in recipe.phases))[:-1]
+        title = Path(settings.start).name  # where it lies is nobody's concern who sees the picture
         # Logged as they enter the loss, with their weights.
         weights = recipe.distillation
         own = {"sentence_order_loss": recipe.sentence_order_weight}
         if weights is not None:
-            draw_distillation_curves(settings.output / "curves.png", log, title=settings.start)
+            draw_distillation_curves(settings.output / "curves.png", log, title=title)
             own = {"mlm_loss": weights.mlm, "sentence_order_loss": weights.sentence_order}
         if weights is None or recipe.predicts == "pretraining":
             log = [{name: value / own[name] if name in own else value for name, value in line.items()}
                    for line in log]  # fmt: skip
             path = settings.output / ("curves.png" if weights is None else "pretraining_curves.png")
-            draw_pretraining_curves(path, log, title=settings.start, borders=borders)
+            draw_pretraining_curves(path, log, title=title, borders=borders)
 
 
 def _saved_step(output: Path) -> int:
