@@ -37,7 +37,7 @@ def test_plan_has_what_ships_then_every_form_then_the_peer() -> None:
 def test_settings_out_of_range() -> None:
     for changes, message in (
         ({"formats": ("gguf",)}, "'gguf' is unknown; use some of native, web, onnx"),
-        ({"pythons": {"gguf": "python"}}, "'gguf' is unknown"),
+        ({"pythons": {"gguf": "python"}}, "--python: 'gguf' is unknown"),
         ({"cases": ("1x32", "sst2")}, "formats are compared on shapes"),
         ({"rounds": 0}, "--rounds must be at least 1, not 0"),
         ({"models": ()}, "--models: name a checkpoint"),
@@ -51,6 +51,7 @@ def test_flags_that_do_not_belong_together(capsys: pytest.CaptureFixture[str], t
     for words, message in (
         (["--models", "run"], "--models goes with --formats"),
         (["--formats", "--models", "run", "--vocab", "v"], "--vocab does not go with --formats"),
+        (["--formats", "--models", "run", "--size", "small"], "--size does not go with --formats"),
         (["--formats", "--models", "run", "--python", "litert"], "give FORMAT=PYTHON"),
         (["--formats", "--models", "run", "--python", f"litert={tmp_path}/none"], "no such program"),
         (["--formats", "--models", str(tmp_path)], str(tmp_path)),
@@ -115,6 +116,54 @@ def test_files(results: FormatResults, tmp_path: Path) -> None:
     assert values["artifacts"][0]["median_seconds"] == {"1x32": 0.003}
     assert "**Interrupted**" in (tmp_path / "formats.md").read_text()
     assert (tmp_path / "formats.png").stat().st_size > 10_000
+
+
+def test_each_is_measured_where_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the name that it was planned with, whatever form its converter chose; and never another run's."""
+    commands = []
+
+    def run(python: str, words: list[str], threads: int, log: Path) -> int:
+        commands.append(words)
+        if words[1] == "classify":
+            log.write_text("positive\t0.9\n")
+            return 0
+        if words[0] == "squeezebert":
+            form, target = "split", Path(words[4])
+        else:
+            job = json.loads(words[1])
+            form, target = job["form"] or "split", Path(job["target"])
+        if form == "bmm":
+            log.write_text("squeezebert: no such operator\n")
+            return 2
+        target.mkdir(exist_ok=True)
+        values = {"format": "squeezebert-onnx", "form": form, "report": {"failed": []}, "files": {"model.onnx": 3}}
+        (target / "config.json").write_text(json.dumps(values))
+        (target / "model.onnx").write_bytes(b"abc")
+        return 0
+
+    monkeypatch.setattr(formats, "_run", run)
+    chosen = settings(formats=("onnx",))
+    lines = formats.plan(chosen, "base", peer=True)
+    stale = tmp_path / "base-onnx-bmm-fp32"
+    stale.mkdir()
+    (stale / "config.json").write_text('{"format": "squeezebert-onnx", "report": {"failed": []}}')
+    formats._make(chosen, "runs/base", lines, tmp_path)
+    for line in lines:
+        assert line.error == ("no such operator" if line.form == "bmm" else None)
+        assert (tmp_path / line.key).is_dir() == (line.form != "bmm" or line.precision == "fp32")
+        assert line.megabytes == (None if line.form == "bmm" else 3e-6)
+        assert line.answer == ("positive\t0.9" if line.shipped else None)
+    assert [line.form for line in lines if line.shipped] == ["split", "split"]
+    assert [line.form for line in lines if line.model == PEER] == [None, None]
+    exports = [words for words in commands if words[1] == "export"]
+    assert all("--force" in words for words in exports)
+
+
+def test_names_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my run").mkdir()
+    monkeypatch.chdir(tmp_path / "my run")
+    assert [formats.name_of(each) for each in (".", "../my run/", "runs/base")] == ["my run", "my run", "base"]
+    assert settings(formats=("onnx", "native", "onnx")).formats == ("onnx", "native")
 
 
 def test_interrupted_run_keeps_what_it_has(classifier_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from squeezebert import artifact
 from squeezebert.cli import main
-from squeezebert.export import build, golden, graph
+from squeezebert.export import build, golden, graph, native
 from squeezebert.runtime.engines.native import NativeEngine, library_path
 
 pytestmark = pytest.mark.skipif(library_path() is None, reason="built without the native engine")
@@ -84,6 +84,14 @@ def test_broken_artifact_is_refused(
     assert "labels: positive, negative, where the checkpoint has negative, positive" in capsys.readouterr().err
 
 
+def test_artifact_of_before_tolerances_were_stated(classifier_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "artifact"
+    native.export(classifier_folder, folder)
+    values = json.loads((folder / artifact.CONFIG).read_text())
+    (folder / artifact.CONFIG).write_text(json.dumps({**values, "tolerance": None}))
+    assert build.verify(folder, checkpoint=classifier_folder).failed == ()
+
+
 def test_failing_export_is_not_written(
     classifier_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,6 +124,16 @@ def test_without_torch_it_is_written_unverified(
     table.write_text("text,label\ngood,positive\n")
     assert main([*words, "--dev", str(table)]) == 2
     assert "leave out --dev" in capsys.readouterr().err
+
+
+def test_random_weights_are_not_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "dev.csv"
+    table.write_text("text,label\ngood,positive\n")
+    words = ["export", "native", "random:tiny", str(tmp_path / "artifact")]
+    assert main([*words, "--dev", str(table)]) == 2
+    assert "cannot be scored here: random weights, for timing; leave out --dev" in capsys.readouterr().err
+    assert main(words) == 0
+    assert "not verified: random weights, for timing" in capsys.readouterr().out
 
 
 def test_oracle_names_every_output(classifier_folder: Path) -> None:

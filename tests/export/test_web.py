@@ -10,6 +10,7 @@ from squeezebert import artifact
 from squeezebert.cli import main
 from squeezebert.errors import InputError
 from squeezebert.export import native, web
+from squeezebert.runtime import models
 
 
 def test_folder_is_whole(classifier_folder: Path, tmp_path: Path) -> None:
@@ -27,6 +28,15 @@ def test_folder_is_whole(classifier_folder: Path, tmp_path: Path) -> None:
     native.export(classifier_folder, tmp_path / "artifact")
     web.export(tmp_path / "artifact", site)
     assert (site / "model" / "model.safetensors").read_bytes() == (tmp_path / "artifact/model.safetensors").read_bytes()
+
+
+def test_shipped_model_is_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As it is: made from it anew, it would take torch."""
+    assert main(["export", "web", models.DEFAULT, str(tmp_path / "site")]) == 0
+    assert "verified" not in capsys.readouterr().out
+    for name in web.MODEL_FILES:
+        shipped = Path(models.find(models.DEFAULT)) / name
+        assert (tmp_path / "site" / "model" / name).read_bytes() == shipped.read_bytes()
 
 
 def test_refusals(classifier_folder: Path, save_classifier: Callable[..., Path], tmp_path: Path) -> None:

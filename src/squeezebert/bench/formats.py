@@ -20,9 +20,11 @@ from typing import Any
 from squeezebert import artifact
 from squeezebert.bench import cases
 from squeezebert.bench.harness import Worker, WorkerError, last_line, take_turns
-from squeezebert.cli.export import CONVERTED, FORMATS, REFUSED
-from squeezebert.errors import InputError
+from squeezebert.cli.export import CONVERTED, FORMATS
+from squeezebert.errors import InputError, require
+from squeezebert.export.build import file_bytes
 from squeezebert.files import read_json
+from squeezebert.folder import read_config
 
 PRECISIONS = dict.fromkeys(FORMATS, ("int8",)) | {name: precisions for name, (precisions, _) in CONVERTED.items()}
 """Format -> its precisions."""
@@ -63,11 +65,12 @@ class FormatSettings:
     """Folder for the artifacts; None: a temporary one."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "formats", self.formats or tuple(PRECISIONS))
+        object.__setattr__(self, "formats", tuple(dict.fromkeys(self.formats)) or tuple(PRECISIONS))
         object.__setattr__(self, "cases", self.cases or SHAPES)
-        for name in (*self.formats, *self.pythons):
-            if name not in PRECISIONS:
-                raise InputError(f"--formats: {name!r} is unknown; use some of {', '.join(PRECISIONS)}")
+        for flag, names in (("formats", self.formats), ("python", self.pythons)):
+            for name in names:
+                if name not in PRECISIONS:
+                    raise InputError(f"--{flag}: {name!r} is unknown; use some of {', '.join(PRECISIONS)}")
         if len(cases.shapes(self.cases)) < len(set(self.cases)):
             raise InputError("--cases: formats are compared on shapes, such as 1x128; leave out sst2 and qnli")
         for name in ("threads", "rounds"):
@@ -75,12 +78,17 @@ class FormatSettings:
                 raise InputError(f"--{name} must be at least 1, not {getattr(self, name)}")
         if not self.models:
             raise InputError("--models: name a checkpoint, or more, to export")
-        if len({Path(model).name for model in self.models}) < len(self.models):
+        if len({name_of(model) for model in self.models}) < len(self.models):
             raise InputError("--models: the folders' names name the lines of the table; give each another")
 
     def python(self, format: str) -> str:
         """Python that has the format's packages."""
         return self.pythons.get(format, sys.executable)
+
+
+def name_of(model: str) -> str:
+    """Name of a checkpoint's folder, of which the path may say nothing, as ``.`` does."""
+    return Path(model).absolute().name
 
 
 @dataclass(kw_only=True)
@@ -126,6 +134,7 @@ def bench_formats(settings: FormatSettings) -> FormatResults:
 
     Raises:
         InputError: A checkpoint is none, or classifies no texts.
+        MissingExtraError: torch, which every export takes, is not installed.
         KeyboardInterrupt: Ctrl-C came before anything was measured.
     """
     for model in settings.models:
@@ -136,7 +145,7 @@ def bench_formats(settings: FormatSettings) -> FormatResults:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             for place, model in enumerate(settings.models):
-                lines = plan(settings, Path(model).name, peer=place == 0)
+                lines = plan(settings, name_of(model), peer=place == 0)
                 results.lines += lines
                 _make(settings, model, lines, folder)
                 _clock(settings, model, lines, folder)
@@ -169,6 +178,8 @@ def plan(settings: FormatSettings, model: str, *, peer: bool) -> list[Line]:
 
 
 def _check(model: str) -> None:
+    require("torch", "torch")
+
     from squeezebert import checkpoint
 
     if not Path(model).is_dir() or artifact.is_artifact(model):
@@ -189,21 +200,24 @@ def _make(settings: FormatSettings, model: str, lines: list[Line], folder: Path)
         target, log = folder / line.key, folder / f"{line.key}.log"
         python = settings.python(line.format)
         if line.shipped:
-            words = ["squeezebert", "export", line.format, model, str(target)]
+            # Forced, so that one that fails its checks is measured, too, and replaces what another run has left.
+            words = ["squeezebert", "export", line.format, model, str(target), "--force"]
             if line.format in CONVERTED:
-                words += ["--precision", line.precision, "--force"]
+                words += ["--precision", line.precision]
         else:
             values = {name: getattr(line, name) for name in ("format", "precision", "form")}
             source = None if line.model == PEER else model
             words = ["squeezebert.bench.forms", json.dumps({**values, "source": source, "target": str(target)})]
         status = _run(python, words, settings.threads, log)
-        if status not in (0, REFUSED) or not artifact.is_artifact(_inner(target)):
+        if status:
             line.error = last_line(log, status).removeprefix("squeezebert: ")
             continue
         values = read_json(_inner(target) / artifact.CONFIG)
-        line.report, line.form = values.get("report"), values.get("form")
+        line.report = values.get("report")
+        if line.shipped:
+            line.form = values.get("form")
         files = list(values.get("files") or [artifact.WEIGHTS])
-        line.megabytes = sum(_bytes(_inner(target) / name) for name in files) / 1e6
+        line.megabytes = sum(file_bytes(_inner(target) / name) for name in files) / 1e6
         if line.shipped and _runs(line):
             words = ["squeezebert", "classify", "--model", str(_inner(target)), TEXT]
             if _run(python, words, settings.threads, log):
@@ -233,21 +247,11 @@ def _run(python: str, words: list[str], threads: int, log: Path) -> int:
     return done.returncode
 
 
-def _vocab_size(model: str) -> int:
-    """Token ids that every artifact of a model, and BERT-base, knows."""
-    size: int = read_json(Path(model) / artifact.CONFIG)["vocab_size"]
-    return size
-
-
-def _bytes(path: Path) -> int:
-    files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
-    return sum(each.stat().st_size for each in files)
-
-
 def _clock(settings: FormatSettings, model: str, lines: list[Line], folder: Path) -> None:
     """Let the artifacts of one model, and BERT-base's, take turns."""
     ready = {line.key: line for line in lines if line.error is None and _runs(line)}
     workers: list[Worker] = []
+    common = {"threads": settings.threads, "vocab_size": read_config(model).vocab_size}
 
     def failed(worker: Worker, error: WorkerError) -> None:
         ready[worker.name].error = f"ended in the middle: {error}"
@@ -256,8 +260,7 @@ def _clock(settings: FormatSettings, model: str, lines: list[Line], folder: Path
     try:
         for number, (key, line) in enumerate(ready.items(), start=1):
             _say(f"starting {number} of {len(ready)}: {key}")
-            values = {"folder": str(folder / key), "threads": settings.threads, "vocab_size": _vocab_size(model)}
-            job = json.dumps(values)
+            job = json.dumps({"folder": str(folder / key), **common})
             command = [settings.python(line.format), "-m", "squeezebert.bench.artifact_worker", job]
             try:
                 workers.append(Worker(key, command, settings.threads, folder / f"{key}.log"))

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--contenders", nargs="+", default=[], metavar="NAME",
         help="names, or patterns such as 'native*' and 'onnxruntime-int8-*' (everyone; a wrong name lists them)",
     )  # fmt: skip
-    parser.add_argument("--size", default="base", help="size of SqueezeBERT: base or small (base)")
+    parser.add_argument("--size", help="size of SqueezeBERT: base or small (base)")
     parser.add_argument("--threads", type=int, metavar="N", help="cores of every contender (all that may be used)")
     parser.add_argument("--rounds", type=int, default=20, metavar="N", help="timed rounds (20)")
     parser.add_argument("--data-dir", type=Path, metavar="FOLDER", help="folder of the official GLUE files")
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     settings = Settings(
         cases=tuple(args.cases),
         contenders=tuple(args.contenders),
-        size=args.size,
+        size=args.size or "base",
         threads=usable_cpus() if args.threads is None else args.threads,
         rounds=args.rounds,
         data_dir=args.data_dir,
@@ -88,7 +88,7 @@ def _formats(args: argparse.Namespace) -> int:
     from squeezebert.bench.harness import shown
     from squeezebert.host import usable_cpus
 
-    given = next((name for name in ("contenders", "data_dir", "vocab", "cache") if getattr(args, name)), None)
+    given = next((name for name in ("contenders", "size", "data_dir", "vocab", "cache") if getattr(args, name)), None)
     if given is not None:
         raise InputError(f"--{given.replace('_', '-')} does not go with --formats; leave it out")
     pythons = dict(word.split("=", 1) if "=" in word else (word, "") for word in args.python)

@@ -36,16 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Serve until interrupted."""
-    from squeezebert.export import web
+    from squeezebert.export import native, web
 
     source = models.find(args.model)
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(source)
-        if artifact.is_artifact(source):
-            web.check_model(source, source)
-        else:
+        if not artifact.is_artifact(source):
             model = Path(scratch) / web.MODEL
-            web.copy_model(source, model)
+            native.export(source, model)
+        web.check_model(model, source)
         with make_server(web.PAGE, model, args.port) as server:
             address = f"http://localhost:{server.server_port}/"
             print(f"Serving {args.model} at {address} (Ctrl-C ends)", flush=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from squeezebert import artifact
 from squeezebert.errors import InputError
+from squeezebert.runtime import models
 
 if TYPE_CHECKING:
     from squeezebert.export.build import Dev
@@ -100,9 +101,9 @@ def run(args: argparse.Namespace) -> int:
     if found is not None:
         _print(found)
         marked = f", although it fails: {'; '.join(found.failed)}" if found.failed else ""
-    elif not artifact.is_artifact(args.source):
-        marked = f"; not verified: {build.why_unverified() or 'random weights, for timing'}"
-    print(f"{args.output}: written, {args.format}, {_megabytes(args.output)}{marked}")
+    elif args.format == "native" or not artifact.is_artifact(models.find(args.source)):
+        marked = f"; not verified: {build.why_unverified() or build.RANDOM_WEIGHTS}"
+    print(f"{args.output}: written, {args.format}, {build.file_bytes(args.output) / 1e6:.1f} MB{marked}")
     return 0
 
 
@@ -112,7 +113,7 @@ def _export(args: argparse.Namespace, dev: Dev | None) -> Report | None:
     if args.format == "native":
         return build.export_native(args.source, args.output, dev=dev, force=args.force)
     if args.format == "web":
-        return web.export(args.source, args.output, force=args.force)
+        return web.export(models.find(args.source), args.output, force=args.force)
     return build.export(
         args.format,
         args.source,
@@ -153,8 +154,3 @@ def _refuse(report: Report, what: str) -> int:
     """Say which checks failed."""
     print(f"squeezebert: {what}: {'; '.join(report.failed)}", file=sys.stderr)
     return REFUSED
-
-
-def _megabytes(path: Path) -> str:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB"

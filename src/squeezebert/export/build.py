@@ -33,6 +33,8 @@ FORMATS = ("onnx", "openvino", "executorch", "litert", "coreml")
 """Formats that are converted and verified here, each by the module of its name."""
 NATIVE = "native"
 """The native engine's format, which :mod:`squeezebert.export.native` writes."""
+RANDOM_WEIGHTS = "random weights, for timing"
+"""Why what is made from a size name is not verified."""
 
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1}
 """Precision -> largest allowed difference from PyTorch, as a share of the largest output. In fp32 only the order of
@@ -164,12 +166,12 @@ def export_native(
     from squeezebert.export import native
 
     artifact.check_target(folder)
-    missing = why_unverified()
+    missing = RANDOM_WEIGHTS if is_size(source) else why_unverified()
     if missing is not None and dev is not None:
-        raise InputError(f"{dev.path}: cannot be scored here, for {missing}; leave out --dev")
+        raise InputError(f"{dev.path}: cannot be scored here: {missing}; leave out --dev")
     with atomic_folder(folder) as target:
         native.write(source, target)
-        if missing is not None or is_size(source):
+        if missing is not None:
             return None
 
         from squeezebert.export import golden as goldens
@@ -268,8 +270,8 @@ def write(format: str, graph: Graph, folder: Path, precision: str, form: Form | 
         max_length=min(length, graph.max_length) if isinstance(length, int) else None,
         pair=pair if isinstance(pair, bool) else None,
         lengths=written.lengths,
-        files={name: _bytes(folder / name) for name in written.files},
-        companions={name: _bytes(folder / name) for name in written.companions},
+        files={name: file_bytes(folder / name) for name in written.files},
+        companions={name: file_bytes(folder / name) for name in written.companions},
         tolerance=written.tolerance or TOLERANCES[precision],
         versions={package: version(package) for package in ("squeezebert", "torch", *module.PACKAGES)},
     )
@@ -341,13 +343,13 @@ def examine(
                 f"{dev.path}: nothing here runs {manifest.format}, so it cannot be scored; leave out --dev"
             )
         found = cast("Inspector", converter(manifest.format)).inspect(folder, manifest, graph)
-        size = sum(_bytes(folder / name) for name in manifest.files)
+        size = sum(file_bytes(folder / name) for name in manifest.files)
         return inspected(manifest, golden, found, size=size, threads=usable_cpus(), fp32_bytes=fp32_bytes)
     engine = ExportedEngine.load(folder)
     return run_checks(
         engine,
         golden,
-        size=sum(_bytes(folder / name) for name in manifest.files),
+        size=sum(file_bytes(folder / name) for name in manifest.files),
         threads=usable_cpus(),
         twin=None if fp32 is None else ExportedEngine.load(fp32),
         fp32_bytes=fp32_bytes,
@@ -363,13 +365,15 @@ def _examine_native(
     from squeezebert.runtime.engines.native import NativeEngine
 
     engine = NativeEngine.load(folder)
+    if engine.manifest.tolerance is None:  # written before one was stated
+        engine.manifest = replace(engine.manifest, tolerance=TOLERANCES["int8"])
     first = golden.probes[0]
     names = engine.outputs(first.ids, first.mask, first.types)  # without what the engine leaves out
     golden = replace(golden, outputs=[{name: each[name] for name in names} for each in golden.outputs])
     return run_checks(
         engine,
         golden,
-        size=_bytes(folder / artifact.WEIGHTS),
+        size=file_bytes(folder / artifact.WEIGHTS),
         threads=engine.threads,
         fp32_bytes=stored if graph is None else 4 * sum(each.numel() for each in graph.loaded.model.parameters()),
         accuracy=None if dev is None or graph is None else _accuracy(engine, graph, dev),
@@ -409,7 +413,7 @@ def _torch_run(graph: Graph) -> Run:
     return run
 
 
-def _bytes(path: Path) -> int:
+def file_bytes(path: Path) -> int:
     """Size of a file, or of all files in a folder."""
     files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
     return sum(each.stat().st_size for each in files)

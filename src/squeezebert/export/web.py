@@ -50,36 +50,18 @@ def export(source: str | Path, folder: str | Path, *, force: bool = False) -> Re
         raise InputError(f"{folder}: is a file; give a folder to write to")
     with atomic_folder(folder) as target:
         shutil.copytree(PAGE, target, dirs_exist_ok=True)
-        return copy_model(source, target / MODEL, force=force)
-
-
-def copy_model(source: str | Path, folder: Path, *, force: bool = False) -> Report | None:
-    """Write the files that the page reads of a model, exporting it where it is a checkpoint.
-
-    Args:
-        source: As for :func:`export`.
-        folder: A new folder.
-        force: As :func:`export`.
-
-    Returns:
-        As :func:`export`.
-
-    Raises:
-        InputError: As :func:`export`.
-        VerificationError: As :func:`export`.
-    """
-    report = None
-    if artifact.is_artifact(source):
-        folder.mkdir()
-        for name in MODEL_FILES:
-            if (Path(source) / name).is_file():
-                shutil.copyfile(Path(source) / name, folder / name)
-    else:
-        report = export_native(source, folder, force=force)
-        for file in folder.iterdir():
-            if file.name not in MODEL_FILES:
-                file.unlink()
-    check_model(folder, source)
+        model, report = target / MODEL, None
+        if artifact.is_artifact(source):
+            model.mkdir()
+            for name in MODEL_FILES:
+                if (Path(source) / name).is_file():
+                    shutil.copyfile(Path(source) / name, model / name)
+        else:
+            report = export_native(source, model, force=force)
+            for file in model.iterdir():
+                if file.name not in MODEL_FILES:
+                    file.unlink()
+        check_model(model, source)
     return report
 
 
