@@ -158,6 +158,26 @@ def test_run_folder_holds_checkpoint_curves_card_and_figures(unbroken: Path, pre
     assert figures["held_out"] == pytest.approx(metrics["figures"]["held_out"], rel=1e-5)
 
 
+def test_curves_show_the_sentence_order_without_its_weight(
+    settings: Callable[..., PretrainSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[dict[str, Any]] = []
+    monkeypatch.setattr(module, "draw_pretraining_curves", lambda path, log, **_: drawn.extend(log))
+    result = pretrain(settings("run", "sentence_order_weight=4"))
+    assert result is not None
+    logged = read_log(result.folder)
+    assert len(drawn) == len(logged)
+    for shown, line in zip(drawn, logged, strict=True):
+        if "loss" in line:
+            assert line["loss"] == pytest.approx(line["mlm_loss"] + line["sentence_order_loss"])
+            assert shown == {**line, "sentence_order_loss": line["sentence_order_loss"] / 4}
+        else:
+            # Held-out scores have no weights.
+            assert shown == line
+            scores = line["evaluation"]["held_out"]
+            assert scores["loss"] == pytest.approx(scores["mlm_loss"] + scores["sentence_order_loss"])
+
+
 def test_learning_rate_warms_up_anew_in_every_phase(unbroken: Path) -> None:
     rates = [line["learning_rate"] for line in read_log(unbroken) if "loss" in line]
     # A tenth of seven steps rounds to one step of warm-up; then a straight line to zero.
@@ -465,6 +485,8 @@ def test_loss_is_that_of_the_whole_sequence_with_unmasked_labels_left_out(pretra
         sentence_order_labels=torch.from_numpy(batch.sentence_order_labels),
     )
     torch.testing.assert_close(means.sum(), output.loss)
+    weighted = PretrainingLoss(torch.device("cpu"), sentence_order_weight=4.0)
+    torch.testing.assert_close(weighted(model, batch), objective(model, batch) * torch.tensor([1.0, 4.0]))
 
 
 @pytest.mark.parametrize("size", ["small", "base"])

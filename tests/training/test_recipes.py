@@ -123,6 +123,7 @@ def test_changes_by_name_and_place() -> None:
         ("dropout=1", r"recipe: dropout must be at least 0 and below 1, not 1\.0"),
         ("seed=9223372036854775808", r"recipe: seed must be below 2 \*\* 63, not 9223372036854775808"),
         ("weight_decay=0", r"recipe: lamb has no trust ratio where weight_decay is 0.*set adapt_undecayed=true, or .*"),
+        ("sentence_order_weight=0", r"recipe: sentence_order_weight must be above 0, not 0\.0"),
         ("masking_rate=2", r"masking: rate must lie between 0 and 1, not 2\.0"),
         ("seed", r"--set seed: write key=value"),
     ],
@@ -147,7 +148,7 @@ def test_own_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"mine\.toml: not a text file in UTF-8"):
         load_recipe(str(path))
     with pytest.raises(
-        InputError, match=r"recipe 'nothing' is unknown; use one of distil-laptop, .*, or a \.toml file"
+        InputError, match=r"recipe 'nothing' is unknown; use one of continue-laptop, .*, or a \.toml file"
     ):
         load_recipe("nothing")
 
@@ -172,3 +173,10 @@ def test_what_is_learned_from_a_teacher() -> None:
     ):
         with pytest.raises(InputError, match=message):
             load_recipe("distil-laptop", [change])
+
+
+def test_weight_of_the_sentence_order_goes_without_a_teacher() -> None:
+    assert load_recipe("laptop", ["sentence_order_weight=4"]).sentence_order_weight == 4.0
+    for name, changes in (("laptop", ["mlm_only=true"]), ("joint-laptop", [])):
+        with pytest.raises(InputError, match=r"leave it at 1 with mlm_only, .* set distillation\.sentence_order"):
+            load_recipe(name, [*changes, "sentence_order_weight=4"])
