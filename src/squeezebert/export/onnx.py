@@ -36,7 +36,7 @@ def convert(graph: Graph, folder: Path, precision: str, form: Form | None = None
     with quiet():
         model = _to_onnx(graph, form, int8=int8)
         if int8:
-            _quantize(model, folder / MODEL, convolutions=form == "conv")
+            _quantize(model, folder / MODEL, form)
         else:
             onnx.save(model, str(folder / MODEL))
         _to_ort(folder)
@@ -67,8 +67,10 @@ def _to_onnx(graph: Graph, form: Form, *, int8: bool) -> Any:
     return model
 
 
-def _quantize(model: Any, path: Path, *, convolutions: bool) -> None:
-    """Store the products' weights in int8, of seven bits; convolutions want theirs unsigned.
+def _quantize(model: Any, path: Path, form: Form) -> None:
+    """Store the products' weights in int8, of seven bits.
+
+    Convolutions want theirs unsigned; a scale per channel is for matrices, and not for a batch of them.
 
     Before VNNI, x86 multiplies int8 in pairs whose sum saturates at 16 bits: with all eight bits of a weight in use the
     results are wrong there (microsoft/onnxruntime#14642), and an artifact must be right wherever it is run.
@@ -82,10 +84,10 @@ def _quantize(model: Any, path: Path, *, convolutions: bool) -> None:
         quantize_dynamic(
             source,
             path,
-            op_types_to_quantize=["MatMul", "Gemm", *["Conv"] * convolutions],
-            per_channel=not convolutions,
+            op_types_to_quantize=["MatMul", "Gemm", *["Conv"] * (form == "conv")],
+            per_channel=form == "split",
             reduce_range=True,
-            weight_type=QuantType.QUInt8 if convolutions else QuantType.QInt8,
+            weight_type=QuantType.QUInt8 if form == "conv" else QuantType.QInt8,
         )
 
 
