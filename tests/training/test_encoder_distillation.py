@@ -97,7 +97,7 @@ def test_relations_are_the_formula(width: int) -> None:
 @pytest.mark.parametrize(("mlm", "order"), [(0.0, 0.0), (0.5, 0.0), (0.5, 0.75)])
 def test_the_loss_is_the_weighted_sum_of_its_terms(mlm: float, order: float) -> None:
     recipe = DistillationRecipe(
-        embedding=2.0, hidden=3.0, relations=0.25, mlm=mlm, sentence_order=order, last_layer=4.0
+        embedding=2.0, hidden=3.0, relations=0.25, sentence=1.5, mlm=mlm, sentence_order=order, last_layer=4.0
     )
     student, teacher, loss = _models(recipe, _config(), _config(groups=1))
     batch = _batch()
@@ -132,7 +132,10 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(mlm: float, order: float) -> 
         relation_loss(captured[f"student {part}"], captured[f"teacher {part}"], inputs[1], 4).item()
         for part in ("query", "key", "value")
     )
-    expected = [2 * errors[0], 3 * (errors[1] + errors[2] + 4 * errors[3]) / 6, 0.25 * relations]
+    pooled = student.sentence_projection(student.encoder(*inputs).pooled).detach().double().numpy()
+    means = (t[-1].detach().double().numpy() * mask[:, :, None]).sum(1) / mask.sum(1)[:, None]
+    sentence = ((pooled - means) ** 2).sum() / (means**2).sum(-1).mean()
+    expected = [2 * errors[0], 3 * (errors[1] + errors[2] + 4 * errors[3]) / 6, 0.25 * relations, 1.5 * sentence]
     if mlm:
         logits = student.model(*inputs, masked_positions=torch.from_numpy(batch.masked_positions)).logits
         scores = log_softmax(logits.detach().double().numpy(), 1)
@@ -143,9 +146,9 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(mlm: float, order: float) -> 
         scores = log_softmax(logits.detach().double().numpy(), 1)
         expected.append(-0.75 * scores[range(3), [1, 0, 1]].sum())
     np.testing.assert_allclose(loss(student, batch).detach().numpy(), expected, rtol=1e-4)
-    names = ("embedding_loss", "hidden_loss", "relation_loss", "mlm_loss", "sentence_order_loss")
+    names = ("embedding_loss", "hidden_loss", "relation_loss", "sentence_loss", "mlm_loss", "sentence_order_loss")
     assert loss.names == names[: len(expected)]
-    assert loss.count(batch) == (21, 21, 21, 4, 3)[: len(expected)]
+    assert loss.count(batch) == (21, 21, 21, 3, 4, 3)[: len(expected)]
 
 
 def test_a_student_of_the_teachers_weights_has_no_error() -> None:
@@ -155,12 +158,15 @@ def test_a_student_of_the_teachers_weights_has_no_error() -> None:
     np.testing.assert_allclose(loss(student, _batch()).detach().numpy(), [0, 0, 0], atol=1e-4)
 
 
-def test_gradients_reach_the_student_alone() -> None:
-    student, teacher, loss = _models(DistillationRecipe(relations=1.0, mlm=1.0), _config(16), _config(24, groups=1))
+@pytest.mark.parametrize("sentence", [0.0, 1.0])
+def test_gradients_reach_the_student_alone(sentence: float) -> None:
+    recipe = DistillationRecipe(relations=1.0, mlm=1.0, sentence=sentence)
+    student, teacher, loss = _models(recipe, _config(16), _config(24, groups=1))
     loss(student, _batch()).sum().backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     without = [name for name, p in student.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
+    assert all((each.grad is not None) == bool(sentence) for each in student.encoder.pooler.parameters())
     assert isinstance(student.hidden_projection, torch.nn.Linear)
 
 

@@ -8,6 +8,9 @@ tokens that are not padding:
     self-attention relations   KL(softmax(X X' / sqrt(d)) of the teacher || the same of the student), for X the queries,
                                keys and values of the last layer, cut into equally many relation heads
                                                           MiniLMv2 (Wang et al. 2021, equations 4 to 6)
+    sentence                   |W p - m|^2 / mean |m|^2   for p the student's pooled vector, and m the mean over tokens
+                                                          of the teacher's last hidden states, as sentence embedders
+                                                          take theirs (Reimers & Gurevych 2019, section 3)
     masked tokens              cross-entropy
     sentence order             cross-entropy
 
@@ -46,6 +49,8 @@ class States(NamedTuple):
     """Embedding output and each layer's output, ``[B, T, C]`` each."""
     relations: tuple[Tensor, ...]
     """Queries, keys and values of the last layer, ``[B, T, C]`` each; empty where they are not compared."""
+    sentence: Tensor | None
+    """The pooled vector, widened, ``[B, C]``; None where it is not compared."""
     logits: Tensor | None
     """Scores of the masked tokens, ``[M, V]``; None without them."""
     order_logits: Tensor | None
@@ -68,10 +73,10 @@ class DistilledEncoder(nn.Module):
         differ = width != teacher_width
         self.embedding_projection = nn.Linear(width, teacher_width) if differ and recipe.embedding else nn.Identity()
         self.hidden_projection = nn.Linear(width, teacher_width) if differ and recipe.hidden else nn.Identity()
+        # The pooled vector lies between -1 and 1, whatever the widths.
+        self.sentence_projection = nn.Linear(width, teacher_width) if recipe.sentence else None
         self._relations = bool(recipe.relations)
-        if not recipe.sentence_order:
-            # Nothing looks at the pooled vector.
-            self.encoder.pooler.requires_grad_(False)
+        self.encoder.pooler.requires_grad_(bool(recipe.sentence_order or recipe.sentence))
 
     @property
     def encoder(self) -> SqueezeBert:
@@ -88,6 +93,7 @@ class DistilledEncoder(nn.Module):
         return States(
             (self.embedding_projection(first), *map(self.hidden_projection, others)),
             relation_vectors(self.encoder, output.hidden_states) if self._relations else (),
+            None if self.sentence_projection is None else self.sentence_projection(self.encoder.pooler(others[-1])),
             output.logits,
             output.sentence_order_logits,
         )
@@ -130,11 +136,13 @@ class EncoderDistillationLoss:
             "embedding_loss": recipe.embedding,
             "hidden_loss": recipe.hidden,
             "relation_loss": recipe.relations,
+            "sentence_loss": recipe.sentence,
             "mlm_loss": recipe.mlm,
             "sentence_order_loss": recipe.sentence_order,
         }
         self._weights = {name: weight for name, weight in weights.items() if weight}
         self._scales = [1.0] * (teacher.config.num_hidden_layers + 1)
+        self._sentence_scale = 1.0
         self.names = tuple(self._weights)
 
     @torch.no_grad()
@@ -143,10 +151,12 @@ class EncoderDistillationLoss:
         inputs = self._inputs(batch)
         states = self._teacher(*inputs, output_hidden_states=True).hidden_states
         self._scales = [float(relative_error(torch.zeros_like(t), t, inputs[1], 1.0)) / batch.tokens for t in states]
+        self._sentence_scale = float(mean_vectors(states[-1], inputs[1]).square().sum(-1).mean())
 
     def count(self, batch: PretrainingBatch) -> tuple[float, ...]:
-        """Number of tokens; for the masked language model of masked ones, for the sentence order of rows."""
-        others = {"mlm_loss": len(batch.masked_labels), "sentence_order_loss": len(batch.input_ids)}
+        """Number of tokens; for the masked language model of masked ones, for sentences and their order of rows."""
+        rows = len(batch.input_ids)
+        others = {"mlm_loss": len(batch.masked_labels), "sentence_loss": rows, "sentence_order_loss": rows}
         return tuple(others.get(name, batch.tokens) for name in self.names)
 
     def tokens(self, batch: PretrainingBatch) -> int:
@@ -169,7 +179,7 @@ class EncoderDistillationLoss:
         return torch.stack([self._weights[name] * sums[name] for name in self.names])
 
     def terms(self, model: nn.Module, batch: PretrainingBatch) -> dict[str, Tensor]:
-        """Sums over tokens, unweighted: ``embedding_error``, ``layer_N_error``, ``relation_loss``, ``mlm_loss``."""
+        """Sums over what :meth:`count` counts, unweighted: ``embedding_error``, ``layer_N_error``, and the losses."""
         inputs = self._inputs(batch)
         mask_BT = inputs[1]
         positions = to_device(batch.masked_positions, self._device) if self._recipe.mlm else None
@@ -187,6 +197,9 @@ class EncoderDistillationLoss:
                 relation_loss(x, y, mask_BT, self._heads) for x, y in zip(ours.relations, vectors, strict=True)
             ]  # fmt: skip
             terms["relation_loss"] = torch.stack(losses).sum()
+        if ours.sentence is not None:
+            means_BC = mean_vectors(theirs[-1], mask_BT)
+            terms["sentence_loss"] = relative_error(ours.sentence, means_BC, None, self._sentence_scale)
         if ours.logits is not None:
             terms["mlm_loss"] = summed_cross_entropy(ours.logits, batch.masked_labels, self._device)
         if ours.order_logits is not None and batch.sentence_order_labels is not None:
@@ -247,8 +260,15 @@ def require_same_vocabulary(source: str, theirs: Tokenizer | None, ours: Tokeniz
             )
 
 
+def mean_vectors(x_BTC: Tensor, mask_BT: Tensor | None) -> Tensor:
+    """Mean over the tokens that are not padding. *Shape:* ``[B, C]``."""
+    if mask_BT is None:
+        return x_BTC.float().mean(1)
+    return (x_BTC.float() * mask_BT[:, :, None]).sum(1) / mask_BT.sum(1)[:, None]
+
+
 def relative_error(student_BTC: Tensor, teacher_BTC: Tensor, mask_BT: Tensor | None, scale: float) -> Tensor:
-    """Sum over tokens of the squared distance, relative to ``scale``, the usual square of such a vector. Scalar."""
+    """Sum over tokens, or rows, of the squared distance relative to ``scale``, a vector's usual square. Scalar."""
     errors_BT = (student_BTC.float() - teacher_BTC.float()).square().sum(-1)
     return (errors_BT.sum() if mask_BT is None else (errors_BT * mask_BT).sum()) / scale
 

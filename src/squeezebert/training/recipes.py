@@ -83,6 +83,9 @@ class DistillationRecipe:
     """Weight of the layers' outputs, all together."""
     relations: float = 0.0
     """Weight of the self-attention relations of the last layer."""
+    sentence: float = 0.0
+    """Weight of the pooled vector, which comes to hold the mean of the teacher's last vectors. An embedder of sentences
+    says most there; masked tokens alone leave the first token, from which a classifier reads, nearly empty."""
     mlm: float = 0.0
     """Weight of the masked tokens; 0: nothing is masked."""
     sentence_order: float = 0.0
@@ -101,9 +104,11 @@ class DistillationRecipe:
     """Learning rate of that stage at its peak."""
 
     def __post_init__(self) -> None:
-        for name in ("embedding", "hidden", "relations", "mlm", "sentence_order", "relation_heads", "embedding_steps"):
+        for name in ("embedding", "hidden", "relations", "sentence", "mlm", "sentence_order"):
             value = getattr(self, name)
             _check(f"distillation.{name}", value, 0 <= value < float("inf"), "at least 0")
+        for name in ("relation_heads", "embedding_steps"):
+            _check(f"distillation.{name}", getattr(self, name), getattr(self, name) >= 0, "at least 0")
         _check("distillation.last_layer", self.last_layer, 0 < self.last_layer < float("inf"), "above 0")
         _check("distillation.embedding_tokens", self.embedding_tokens, self.embedding_tokens >= 1, "at least 1")
         rate = self.embedding_learning_rate
