@@ -82,7 +82,7 @@ const server = createServer(async (request, response) => {
   } catch {
     response.writeHead(404, headers).end();
   }
-}).listen(0);
+}).listen(0, 'localhost');
 
 const browser = await chromium.launch({ executablePath: job.chromium, args: ['--no-sandbox'] });
 const page = await browser.newPage();

@@ -40,6 +40,11 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 """Head -> names of an exported graph's outputs, in order, shaped as in :mod:`squeezebert.model.heads`. Of a multiple
 choice every choice is a row of its own, with logits ``[B, 1]``."""
 
+TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1}
+"""Precision -> largest allowed difference from PyTorch, as a share of the largest output. In fp32 only the order of
+sums differs: some hundred rounding errors of 6e-8 in each of some tens of steps. fp16 has 5e-4 a rounding. In int8 each
+step is off by up to 1/254 of its largest value, and the errors of twelve layers add up like a random walk's."""
+
 SIZES = (
     "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings "
     "type_vocab_size q_groups k_groups v_groups post_attention_groups intermediate_groups output_groups num_labels"

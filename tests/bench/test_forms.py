@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from squeezebert import artifact
+from squeezebert.artifact import TOLERANCES
 from squeezebert.bench import forms
-from squeezebert.export.build import TOLERANCES
 
 for _package in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(_package)

@@ -62,7 +62,7 @@ def test_equals_pytorch_over_lengths_and_batches(fp32: Path) -> None:
     report = manifest.report
     assert report is not None
     assert report["failed"] == []
-    assert report["relative_difference"] <= build.TOLERANCES["fp32"]
+    assert report["relative_difference"] <= artifact.TOLERANCES["fp32"]
     assert report["rows"] >= 15 + 24  # the spread of lengths, and the sentences
 
 

@@ -95,7 +95,7 @@ def test_artifact_of_before_tolerances_were_stated(classifier_folder: Path, tmp_
 def test_failing_export_is_not_written(
     classifier_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("squeezebert.export.native._TOLERANCE", 1e-6)
+    monkeypatch.setitem(artifact.TOLERANCES, "int8", 1e-6)
     words = ["export", "native", str(classifier_folder), str(tmp_path / "artifact")]
     assert main(words) == 3
     assert not (tmp_path / "artifact").exists()

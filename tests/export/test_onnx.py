@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from squeezebert import artifact
+from squeezebert.artifact import TOLERANCES
 from squeezebert.cli import main
 from squeezebert.errors import InputError
 from squeezebert.export import golden as goldens
-from squeezebert.export.build import TOLERANCES
 from squeezebert.runtime.engines.exported import ExportedEngine
 
 for _package in ("onnx", "onnxscript", "onnxruntime"):

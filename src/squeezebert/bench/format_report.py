@@ -176,7 +176,10 @@ def _forms(settings: FormatSettings, results: FormatResults) -> str:
                     rows.append(_form_row(settings, format, peer, [], None, ships=False))
         header = ["runtime", "precision", "model", *settings.cases, "MB", "ships"]
         parts.append(f"### {model}\n\n{markdown_table(header, rows)}")
-    parts.append("In brackets: how many times as fast as BERT-base in the same runtime and precision.")
+    parts.append(
+        "In brackets: how many times as fast as BERT-base in the same runtime and precision, which took its turns "
+        "beside the first model."
+    )
     return "\n\n".join(parts)
 
 

@@ -19,14 +19,15 @@ from typing import Any
 
 from squeezebert import artifact
 from squeezebert.bench import cases
-from squeezebert.bench.harness import Worker, WorkerError, last_line, take_turns
-from squeezebert.cli.export import CONVERTED, FORMATS
+from squeezebert.bench.harness import Worker, WorkerError, last_line, say, take_turns
+from squeezebert.bench.run import TEXT, WARMUP
 from squeezebert.errors import InputError, require
 from squeezebert.export.build import file_bytes
+from squeezebert.export.formats import CONVERTED, ENGINE
 from squeezebert.files import read_json
 from squeezebert.folder import read_config
 
-PRECISIONS = dict.fromkeys(FORMATS, ("int8",)) | {name: precisions for name, (precisions, _) in CONVERTED.items()}
+PRECISIONS = dict.fromkeys(ENGINE, ("int8",)) | {name: precisions for name, (precisions, _) in CONVERTED.items()}
 """Format -> its precisions."""
 WITH_FORMS = ("onnx", "openvino", "executorch", "litert")
 """Formats whose runtimes are at hand, so that the forms can be compared in them."""
@@ -34,9 +35,6 @@ FORMS = ("conv", "split", "bmm")
 """Of the grouped layers (:mod:`squeezebert.model.grouped`)."""
 PEER = "BERT-base"
 SHAPES = ("1x32", "1x128", "8x128")
-WARMUP = 3
-"""Rounds that are not counted."""
-TEXT = "a gripping, beautifully shot film"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,14 +187,10 @@ def _check(model: str) -> None:
         raise InputError(f"{model}: has the head {head}; give a model that classifies texts, for classify to run")
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _make(settings: FormatSettings, model: str, lines: list[Line], folder: Path) -> None:
     """Write the artifacts, and let ``classify`` read those that ship."""
     for number, line in enumerate(lines, start=1):
-        _say(f"{line.model}: writing {number} of {len(lines)}: {line.key}")
+        say(f"{line.model}: writing {number} of {len(lines)}: {line.key}")
         target, log = folder / line.key, folder / f"{line.key}.log"
         python = settings.python(line.format)
         if line.shipped:
@@ -259,7 +253,7 @@ def _clock(settings: FormatSettings, model: str, lines: list[Line], folder: Path
 
     try:
         for number, (key, line) in enumerate(ready.items(), start=1):
-            _say(f"starting {number} of {len(ready)}: {key}")
+            say(f"starting {number} of {len(ready)}: {key}")
             job = json.dumps({"folder": str(folder / key), **common})
             command = [settings.python(line.format), "-m", "squeezebert.bench.artifact_worker", job]
             try:

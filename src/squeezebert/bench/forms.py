@@ -37,7 +37,6 @@ def make(*, format: str, precision: str, form: str | None, source: str | None, t
 
 def _bert() -> Graph:
     """BERT-base of ``transformers`` in the package's clothes, which is all that the converters ask for."""
-    import torch
     from torch import Tensor, nn
 
     from squeezebert.bench.peers import build
@@ -58,8 +57,7 @@ def _bert() -> Graph:
             return (logits,)
 
     config = SIZES["base"].replace(vocab_size=30528, problem_type="single_label_classification")
-    with torch.no_grad():
-        module = Bert().eval().requires_grad_(False)
+    module = Bert().eval().requires_grad_(False)
     loaded: Any = Loaded(module, config, None, LoadReport("BERT-base", random=True))
     return Graph(module, "sequence_classification", loaded, config.max_position_embeddings)
 

@@ -111,6 +111,11 @@ class Worker:
         raise WorkerError(f"ended with status {status}" if self._log is None else last_line(self._log, status))
 
 
+def say(text: str) -> None:
+    """Tell the user how far it is, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def last_line(log: Path, status: int) -> str:
     """What a process that failed said last, else its exit status."""
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]

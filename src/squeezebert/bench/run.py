@@ -16,7 +16,7 @@ from pathlib import Path
 from squeezebert.bench import cases, exports
 from squeezebert.bench.contenders import Contender, choose, contenders, why_not
 from squeezebert.bench.exports import Export
-from squeezebert.bench.harness import Case, Worker, WorkerError, last_line, take_turns
+from squeezebert.bench.harness import Case, Worker, WorkerError, last_line, say, take_turns
 from squeezebert.bench.runners import Job
 from squeezebert.errors import InputError
 from squeezebert.files import write_json
@@ -29,7 +29,8 @@ TEXT_ROUNDS = 3
 """Most rounds over a task's texts, which take long and scatter little."""
 _WARM = {"batch": 1, "tokens": 128}  # what a process has run when its memory is read
 _BERT_VOCABULARY = 30522
-_TEXT = "a gripping, beautifully shot film"
+TEXT = "a gripping, beautifully shot film"
+"""What ``squeezebert classify`` is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ def bench(settings: Settings) -> Results:
         try:
             models = _make_files(settings, ready, folder, results)
             for number, contender in enumerate([each for each in ready if each.key in models], start=1):
-                _say(f"starting {number} of {len(models)}: {contender.title}")
+                say(f"starting {number} of {len(models)}: {contender.title}")
                 job = _job(settings, contender, models[contender.key], folder)
                 _start(job, folder, workers, results)
             if not workers:
@@ -149,10 +150,6 @@ def _instruction_sets() -> list[str]:
     from squeezebert.runtime.engines.native import instruction_sets, library_path
 
     return [] if library_path() is None else instruction_sets()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _make_files(settings: Settings, ready: list[Contender], folder: Path, results: Results) -> dict[str, str | None]:
@@ -181,7 +178,7 @@ def _make_files(settings: Settings, ready: list[Contender], folder: Path, result
     missing = [export for export in wanted if not Path(export.target).is_dir()]
     failures: dict[Export, str] = {}
     for number, export in enumerate(missing, start=1):
-        _say(f"building {number} of {len(missing)}: {export.name}")
+        say(f"building {number} of {len(missing)}: {export.name}")
         failure = _make(export, settings.threads, folder / "build.log")
         if failure is not None:
             failures[export] = failure
@@ -275,7 +272,7 @@ def _time_classify(settings: Settings, models: Mapping[str, str | None], results
         model,
         "--threads",
         str(settings.threads),
-        _TEXT,
+        TEXT,
     ]
     try:
         # The first, whose files are not in the system's cache yet, is not counted.

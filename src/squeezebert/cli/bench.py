@@ -108,7 +108,9 @@ def _formats(args: argparse.Namespace) -> int:
     _check_output(args.output)
     results = bench_formats(settings)
     # Where an environment lies is nobody's concern.
-    words = [word.split("=", 1)[0] + "=PYTHON" if word in args.python else word for word in sys.argv[1:]]
+    words = sys.argv[1:]
+    for python in pythons.values():
+        words = [word.replace(f"={python}", "=PYTHON") for word in words]
     command = shown(["squeezebert", *words])
     print(format_report.markdown(settings, results, command), end="")
     if args.output is not None:

@@ -9,26 +9,12 @@ from typing import TYPE_CHECKING
 
 from squeezebert import artifact
 from squeezebert.errors import InputError
+from squeezebert.export.formats import CONVERTED, ENGINE
 from squeezebert.runtime import models
 
 if TYPE_CHECKING:
     from squeezebert.export.build import Dev
     from squeezebert.export.verify import Report
-
-# format -> one line of help; for the native engine, verified where torch and the engine are installed.
-FORMATS: dict[str, str] = {
-    "native": "int8, a folder for this package's own engine",
-    "web": "int8, a folder for any static host: a page that runs the model in the browser",
-}
-
-# format -> (its precisions, one line of help); converted and verified by squeezebert.export.build, which see.
-CONVERTED: dict[str, tuple[tuple[str, ...], str]] = {
-    "onnx": (("fp32", "int8"), "for ONNX Runtime, and its mobile builds (.ort)"),
-    "openvino": (("fp32", "fp16", "int8"), "for OpenVINO"),
-    "executorch": (("fp32", "int8"), "for ExecuTorch, on phones"),
-    "litert": (("fp32", "int8"), "for LiteRT (TensorFlow Lite), on phones"),
-    "coreml": (("fp32", "fp16"), "for Core ML, on Apple's systems; not executed here"),
-}
 
 REFUSED = 3
 """Exit status where an artifact fails its checks."""
@@ -37,7 +23,7 @@ REFUSED = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the formats, and the flags of each."""
     formats = parser.add_subparsers(dest="format", metavar="FORMAT", required=True)
-    for name, summary in FORMATS.items():
+    for name, summary in ENGINE.items():
         command = formats.add_parser(name, help=summary, description=summary)
         _add_paths(command)
         command.add_argument("--force", action="store_true", help="keep an artifact that fails its checks, marked")

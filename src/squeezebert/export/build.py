@@ -36,11 +36,6 @@ NATIVE = "native"
 RANDOM_WEIGHTS = "random weights, for timing"
 """Why what is made from a size name is not verified."""
 
-TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1}
-"""Precision -> largest allowed difference from PyTorch, as a share of the largest output. In fp32 only the order of
-sums differs: some hundred rounding errors of 6e-8 in each of some tens of steps. fp16 has 5e-4 a rounding. In int8 each
-step is off by up to 1/254 of its largest value, and the errors of twelve layers add up like a random walk's."""
-
 
 @dataclass(frozen=True)
 class Written:
@@ -55,7 +50,7 @@ class Written:
     lengths: tuple[int, ...] = ()
     """Sequence lengths that they are made for, tokens; empty: any."""
     tolerance: float | None = None
-    """Where the format's differs from :data:`TOLERANCES`."""
+    """Where the format's differs from :data:`squeezebert.artifact.TOLERANCES`."""
 
 
 class Inspector(Protocol):
@@ -272,7 +267,7 @@ def write(format: str, graph: Graph, folder: Path, precision: str, form: Form | 
         lengths=written.lengths,
         files={name: file_bytes(folder / name) for name in written.files},
         companions={name: file_bytes(folder / name) for name in written.companions},
-        tolerance=written.tolerance or TOLERANCES[precision],
+        tolerance=written.tolerance or artifact.TOLERANCES[precision],
         versions={package: version(package) for package in ("squeezebert", "torch", *module.PACKAGES)},
     )
     if graph.loaded.tokenizer is not None:
@@ -366,7 +361,7 @@ def _examine_native(
 
     engine = NativeEngine.load(folder)
     if engine.manifest.tolerance is None:  # written before one was stated
-        engine.manifest = replace(engine.manifest, tolerance=TOLERANCES["int8"])
+        engine.manifest = replace(engine.manifest, tolerance=artifact.TOLERANCES["int8"])
     first = golden.probes[0]
     names = engine.outputs(first.ids, first.mask, first.types)  # without what the engine leaves out
     golden = replace(golden, outputs=[{name: each[name] for name in names} for each in golden.outputs])

@@ -30,7 +30,6 @@ from squeezebert.model.config import ModelConfig
 from squeezebert.model.shapes import uses_pooler
 
 _PREFIX = "transformer."
-_TOLERANCE = 0.1  # as squeezebert.export.build.TOLERANCES has it for int8
 _FP32_WEIGHTS = ("embeddings.token_type.weight", "classifier.weight")
 
 
@@ -70,7 +69,7 @@ def quantize(source: str | Path, head: str | None = None) -> Quantized:
         max_position_embeddings=config.max_position_embeddings,
         max_length=min(length, config.max_position_embeddings) if isinstance(length, int) else None,
         pair=pair if isinstance(pair, bool) else None,
-        tolerance=_TOLERANCE,
+        tolerance=artifact.TOLERANCES["int8"],
     )
     pooler = uses_pooler(loaded.head)
     state = {name: value for name, value in loaded.state.items() if pooler or "pooler" not in name}

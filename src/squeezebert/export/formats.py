@@ -1,0 +1,18 @@
+"""The formats of ``squeezebert export``, their precisions, and a line of help for each. Imports nothing."""
+
+from __future__ import annotations
+
+ENGINE: dict[str, str] = {
+    "native": "int8, a folder for this package's own engine",
+    "web": "int8, a folder for any static host: a page that runs the model in the browser",
+}
+"""Formats for the native engine -> help; verified where torch and the engine are installed."""
+
+CONVERTED: dict[str, tuple[tuple[str, ...], str]] = {
+    "onnx": (("fp32", "int8"), "for ONNX Runtime, and its mobile builds (.ort)"),
+    "openvino": (("fp32", "fp16", "int8"), "for OpenVINO"),
+    "executorch": (("fp32", "int8"), "for ExecuTorch, on phones"),
+    "litert": (("fp32", "int8"), "for LiteRT (TensorFlow Lite), on phones"),
+    "coreml": (("fp32", "fp16"), "for Core ML, on Apple's systems; not executed here"),
+}
+"""Formats of other runtimes -> precisions and help; converted and verified by :mod:`squeezebert.export.build`."""
