@@ -312,6 +312,38 @@ def test_short_documents_meet_others_in_another_epoch() -> None:
     assert len(company[0] & company[1]) < 0.1 * len(company[0])
 
 
+@pytest.mark.parametrize("corpus", [BOOKS, STUBS], ids=["books", "stubs"])
+def test_pairs_in_both_orders(corpus: Text) -> None:
+    one = source(corpus, both_orders=True)
+    assert one.steps_per_epoch == pytest.approx(2 * source(corpus).steps_per_epoch, rel=0.01)
+    seen = set()
+    for step in range(20):
+        for group in one.groups(step):
+            (first_start, first_stop), (second_start, second_stop) = group.segments
+            labels = group.sentence_order_labels
+            assert labels is not None
+            assert np.array_equal(labels[1::2], 1 - labels[::2])
+            assert np.array_equal(group.documents[::2], group.documents[1::2])
+            # The same two stretches in each: an odd room gives its odd token to the first.
+            for mine, theirs in ((first_start, second_start), (first_stop, second_stop)):
+                assert np.abs(mine[::2] - theirs[1::2]).max() <= 1
+                assert np.abs(theirs[::2] - mine[1::2]).max() <= 1
+            in_order = np.where(labels == 0, first_start < second_start, first_start > second_start)
+            assert in_order.all()
+            seen.update(labels[::2].tolist())
+    assert seen == {0, 1}, "which of the two comes first is left to chance"
+    batch = one.batch(3)
+    assert len(batch.input_ids) == 64
+    pairs = unmasked(batch).reshape(32, 2, -1)
+    masks = np.zeros(batch.input_ids.size, bool)
+    masks[batch.masked_positions] = True
+    masks = masks.reshape(32, 2, -1)
+    for one_row, other in pairs:
+        assert len(np.setdiff1d(one_row, other)) <= 2, "the same tokens, but for an odd one"
+    assert (masks[:, 0] != masks[:, 1]).any(axis=1).all(), "masks of their own"
+    assert_equal(batch, one.batch(3))
+
+
 def test_single_sentences_are_left_out_or_used_for_masking_only() -> None:
     corpus = Text(np.arange(5, 105), np.array([0, 40, 60, 80, 100]), np.array([0, 1, 3, 4]))
     pairs = source(corpus, batch_size=4)
@@ -337,6 +369,8 @@ def test_every_row_of_pairs_is_labelled() -> None:
         ({"seed": -1}, "seed"),
         ({"short_probability": 1.1}, "short_probability"),
         ({"group_size": 7}, "group_size"),
+        ({"both_orders": True, "mlm_only": True}, "both_orders"),
+        ({"both_orders": True, "batch_size": 63}, "both_orders"),
     ],
 )
 def test_bad_settings_are_named(changes: dict[str, Any], message: str) -> None:

@@ -102,11 +102,15 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(mlm: float, order: float) -> 
     student, teacher, loss = _models(recipe, _config(), _config(groups=1))
     batch = _batch()
     loss.calibrate(batch)
-    ids = batch.input_ids.copy()
-    if not mlm:
-        # Nothing is masked for either of them.
-        ids.reshape(-1)[batch.masked_positions] = batch.masked_labels
-    inputs = [torch.from_numpy(each) for each in (ids, batch.attention_mask, batch.token_type_ids)]
+    written = batch.input_ids.copy()
+    written.reshape(-1)[batch.masked_positions] = batch.masked_labels
+    # The student meets masks only where it is asked for what they hide; the teacher reads the text as it was written.
+    read = batch.input_ids if mlm else written
+    assert (read != written).any() == bool(mlm)
+    inputs, inputs_of_teacher = (
+        [torch.from_numpy(each) for each in (ids, batch.attention_mask, batch.token_type_ids)]
+        for ids in (read, written)
+    )
     mask = inputs[1].double().numpy()
     captured: dict[str, NDArray[Any]] = {}
     hooks = []
@@ -120,13 +124,14 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(mlm: float, order: float) -> 
                 )
             )
     s = student.encoder(*inputs, output_hidden_states=True).hidden_states
-    t = teacher(*inputs, output_hidden_states=True).hidden_states
+    t = teacher(*inputs_of_teacher, output_hidden_states=True).hidden_states
     for hook in hooks:
         hook.remove()
+    embedded = teacher(*inputs, output_hidden_states=True).hidden_states[0]
     errors = []
-    for ours, theirs in zip(s, t, strict=True):
-        a, b = ours.detach().double().numpy(), theirs.detach().double().numpy()
-        usual = ((b**2).sum(-1) * mask).sum() / 21
+    for ours, theirs, usually in zip(s, [embedded, *t[1:]], t, strict=True):
+        a, b, c = (each.detach().double().numpy() for each in (ours, theirs, usually))
+        usual = ((c**2).sum(-1) * mask).sum() / 21
         errors.append((((a - b) ** 2).sum(-1) * mask).sum() / usual)
     relations = sum(
         relation_loss(captured[f"student {part}"], captured[f"teacher {part}"], inputs[1], 4).item()

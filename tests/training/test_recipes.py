@@ -180,3 +180,10 @@ def test_weight_of_the_sentence_order_goes_without_a_teacher() -> None:
     for name, changes in (("laptop", ["mlm_only=true"]), ("joint-laptop", [])):
         with pytest.raises(InputError, match=r"leave it at 1 with mlm_only, .* set distillation\.sentence_order"):
             load_recipe(name, [*changes, "sentence_order_weight=4"])
+
+
+def test_both_orders_go_with_the_sentence_order() -> None:
+    assert load_recipe("laptop", ["both_orders=true"]).both_orders
+    for name, change in (("laptop", "mlm_only=true"), ("distil-laptop", "distillation.mlm=1")):
+        with pytest.raises(InputError, match="both_orders is for runs that learn the sentence order"):
+            load_recipe(name, [change, "both_orders=true"])

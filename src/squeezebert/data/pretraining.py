@@ -19,6 +19,10 @@ a step are sorted by length; so whoever cuts a step into smaller batches, of one
 **Single sentences.** A document of one sentence has no order to predict; it is left out, unless ``mlm_only``. So
 every row of a batch of pairs has a label.
 
+**Both orders.** Where that is asked for, a group holds half as many pairs, each as it stands and swapped, one row after
+the other, with masks of their own. What a model says of a pair in either order then falls out of the gradient of sentence
+order, and the little that depends on the order is left.
+
 Shapes: ``B`` rows of a batch, ``R`` rows of a group, ``T`` tokens, ``M`` masked tokens, ``N`` tokens without padding.
 """
 
@@ -119,6 +123,7 @@ class PretrainingSource:
         masking: How masked tokens are chosen.
         mlm_only: One passage a row instead of a pair, and no sentence-order labels.
         short_probability: Share of the groups that are given a shorter length.
+        both_orders: Give each pair in both orders, in neighbouring rows.
         group_size: Rows that share a length; best the rows that a device takes at once. None: 32, or the largest
             smaller power of two that divides ``batch_size``.
         unpad: Also give ``token_indices``.
@@ -138,6 +143,7 @@ class PretrainingSource:
         masking: Masking | None = None,
         mlm_only: bool = False,
         short_probability: float = 0.1,
+        both_orders: bool = False,
         group_size: int | None = None,
         unpad: bool = False,
     ) -> None:
@@ -155,6 +161,8 @@ class PretrainingSource:
             group_size = math.gcd(batch_size, 32)
         if group_size < 1 or batch_size % group_size:
             raise InputError(f"pretraining: group_size {group_size} does not divide batch_size {batch_size}")
+        if both_orders and (mlm_only or group_size % 2):
+            raise InputError("pretraining: both_orders needs pairs, not mlm_only, and an even group_size")
         self.corpus = corpus
         self.vocabulary = vocabulary
         self.length = length
@@ -163,9 +171,11 @@ class PretrainingSource:
         self.masking = masking or Masking()
         self.mlm_only = mlm_only
         self.short_probability = short_probability
+        self.both_orders = both_orders
         self.group_size = group_size
         self.unpad = unpad
         self._groups_per_step = batch_size // group_size
+        self._drawn_rows = group_size // 2 if both_orders else group_size
         self._short_widths = np.arange(2 * _WIDTH, length, _WIDTH)
 
         sentences = np.diff(corpus.document_offsets)
@@ -183,8 +193,8 @@ class PretrainingSource:
         self._first_row = self._first_row.astype(np.int64)
         short = usable[sizes < room]
         self._short = short[np.argsort(self._document_tokens[short], kind="stable")]
-        self._long_groups = -(-int(self._first_row[-1]) // group_size)
-        self._groups = self._long_groups + -(-len(self._short) // group_size)
+        self._long_groups = -(-int(self._first_row[-1]) // self._drawn_rows)
+        self._groups = self._long_groups + -(-len(self._short) // self._drawn_rows)
         self._orders: dict[int, _Order] = {}
         self._last_step: tuple[int, Int64, list[_Members]] = -1, np.empty(0, np.int64), []
 
@@ -251,15 +261,15 @@ class PretrainingSource:
         order = self._order(epoch)
         group = int(order.groups[index])
         if group < self._long_groups:
-            places = np.arange(group * self.group_size, (group + 1) * self.group_size) % len(order.rows)
+            places = np.arange(group * self._drawn_rows, (group + 1) * self._drawn_rows) % len(order.rows)
             rows = order.rows[places].astype(np.int64)
             which = np.searchsorted(self._first_row, rows, side="right") - 1
             slots = (rows - self._first_row[which] + (which * _GOLDEN + order.phase) % 1) / (
                 self._first_row[which + 1] - self._first_row[which]
             )
             return _Members(self._long[which], slots)
-        first = (group - self._long_groups) * self.group_size + order.shift
-        places = np.arange(first, first + self.group_size) % len(self._short)
+        first = (group - self._long_groups) * self._drawn_rows + order.shift
+        places = np.arange(first, first + self._drawn_rows) % len(self._short)
         return _Members(self._short[places], None)
 
     def _order(self, epoch: int) -> _Order:
@@ -292,7 +302,13 @@ class PretrainingSource:
             stretch = shorten(corpus.sentence_offsets[first], corpus.sentence_offsets[end], room, generator)
             return Group(width, documents, (stretch,), None)
         first, boundary, end = neighbours(corpus.sentence_offsets, first, end, start, room, generator)
-        pairs = order_pairs(corpus.sentence_offsets, first, boundary, end, room, generator)
+        if self.both_orders:
+            documents, room, first, boundary, end = (
+                np.repeat(each, 2) for each in (documents, room, first, boundary, end)
+            )
+        pairs = order_pairs(
+            corpus.sentence_offsets, first, boundary, end, room, generator, both_orders=self.both_orders
+        )  # fmt: skip
         segments = ((pairs.first_start, pairs.first_stop), (pairs.second_start, pairs.second_stop))
         return Group(width, documents, segments, pairs.labels)
 
@@ -367,7 +383,7 @@ class _Order:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Members:
-    """The rows of a group: their documents, and the place of their middles, 0 to 1; None: they are whole documents."""
+    """The rows of a group, or its pairs where each gives two rows: their documents, and the place of their middles, 0 to 1; None: they are whole documents."""
 
     documents: Int64
     slots: NDArray[np.float64] | None

@@ -136,7 +136,14 @@ def _boundary_after(offsets: Int64, token: Int64, lowest: Int64, highest: Int64)
 
 
 def order_pairs(
-    sentence_offsets: Int64, first: Int64, boundary: Int64, end: Int64, tokens: Int64, generator: np.random.Generator
+    sentence_offsets: Int64,
+    first: Int64,
+    boundary: Int64,
+    end: Int64,
+    tokens: Int64,
+    generator: np.random.Generator,
+    *,
+    both_orders: bool = False,
 ) -> Pairs:
     """Swap half of the pairs, and shorten them to the room there is.
 
@@ -147,10 +154,15 @@ def order_pairs(
         end: Sentence after its last. *Shape:* ``[R]``
         tokens: Most tokens of a pair, at least 2. *Shape:* ``[R]``
         generator: Source of chance.
+        both_orders: Rows ``2i`` and ``2i+1`` are one pair; swap one of the two.
     """
     earlier = sentence_offsets[first], sentence_offsets[boundary]
     later = sentence_offsets[boundary], sentence_offsets[end]
     labels = generator.integers(2, size=len(first))
+    beginnings = generator.random(len(first)) < 0.5
+    if both_orders:
+        labels[1::2] = 1 - labels[::2]
+        beginnings[1::2] = beginnings[::2]
     swapped = labels == 1
     one_start, one_stop = (np.where(swapped, b, a) for a, b in zip(earlier, later, strict=True))
     two_start, two_stop = (np.where(swapped, a, b) for a, b in zip(earlier, later, strict=True))
@@ -158,7 +170,6 @@ def order_pairs(
     half = tokens // 2
     one_excess = np.maximum(one_size - np.maximum(tokens - two_size, tokens - half), 0)
     two_excess = np.maximum(two_size - np.maximum(tokens - one_size, half), 0)
-    beginnings = generator.random(len(first)) < 0.5
     return Pairs(
         first_start=np.where(beginnings, one_start + one_excess, one_start),
         first_stop=np.where(beginnings, one_stop, one_stop - one_excess),

@@ -450,6 +450,7 @@ def _source(corpus: Corpus, vocabulary: Vocabulary, recipe: Recipe, index: int) 
         masking=recipe.masking(),
         mlm_only=recipe.mlm_only,
         short_probability=recipe.short_probability,
+        both_orders=recipe.both_orders,
     )
 
 

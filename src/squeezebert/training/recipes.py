@@ -115,8 +115,8 @@ class DistillationRecipe:
         _check("distillation.embedding_learning_rate", rate, 0 < rate < 1, "above 0 and below 1")
         if self.sentence_order and not self.mlm:
             raise InputError("recipe: distillation.sentence_order needs distillation.mlm above 0")
-        if not self.embedding + self.hidden + self.relations:
-            raise InputError("recipe: distillation needs a weight above 0 for embedding, hidden or relations")
+        if not self.embedding + self.hidden + self.relations + self.sentence:
+            raise InputError("recipe: distillation needs a weight above 0 for embedding, hidden, relations or sentence")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +158,9 @@ class Recipe:
     sentence_order_weight: float = 1.0
     """Weight of the sentence order beside the masked tokens' 1. The encoder's gradient from it is a small part of the
     other's: where few rows are seen, it is lost in that one's noise unless it weighs more."""
+    both_orders: bool = False
+    """Train on each pair of passages in both orders, in neighbouring rows: half as many different passages a step, and
+    a gradient of sentence order without what a pair says in either order, which is nearly all of it at first."""
     short_probability: float = 0.1
     """Share of the groups of rows that are given a shorter length."""
     evaluate_every: int = 500
@@ -205,6 +208,8 @@ class Recipe:
                 "recipe: sentence_order_weight is for masked tokens and sentence order without a teacher; "
                 "leave it at 1 with mlm_only, and beside a teacher set distillation.sentence_order"
             )
+        if self.both_orders and self.predicts != "pretraining":
+            raise InputError("recipe: both_orders is for runs that learn the sentence order")
         _check("short_probability", self.short_probability, 0 <= self.short_probability <= 1, "within 0..1")
         self.masking()
 
