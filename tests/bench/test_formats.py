@@ -21,17 +21,18 @@ def settings(**changes: Any) -> FormatSettings:
     return FormatSettings(**{**values, **changes})
 
 
-def test_plan_has_what_ships_then_every_form_then_the_peer() -> None:
-    lines = formats.plan(settings(), "base", peer=True)
+def test_plan_has_what_ships_then_the_other_forms_and_the_peer() -> None:
+    lines = formats.plan(settings(), "base")
     assert [(each.format, each.precision) for each in lines if each.shipped] == [
         ("native", "int8"), ("onnx", "fp32"), ("onnx", "int8")
     ]  # fmt: skip
-    others = [(each.model, each.form, each.precision) for each in lines if not each.shipped]
-    names = [("base", "conv"), ("base", "split"), ("base", "bmm"), (PEER, None)]
-    assert others == [(*name, precision) for name in names for precision in ("fp32", "int8")]
+    others = [(each.model, each.form, each.precision, each.beside) for each in lines if not each.shipped]
+    assert others == [
+        ("base", "split", "fp32", None), ("base", "bmm", "fp32", None), (PEER, None, "fp32", "base"),
+        ("base", "conv", "int8", None), ("base", "bmm", "int8", None), (PEER, None, "int8", "base"),
+    ]  # fmt: skip
     assert len({each.key for each in lines}) == len(lines)
-    assert not any(each.model == PEER for each in formats.plan(settings(), "small", peer=False))
-    assert all(each.shipped for each in formats.plan(settings(forms=False), "base", peer=True))
+    assert all(each.shipped for each in formats.plan(settings(forms=False), "base"))
 
 
 def test_settings_out_of_range() -> None:
@@ -72,8 +73,8 @@ def artifact_line(format: str, precision: str, seconds: float, **changes: Any) -
 @pytest.fixture
 def results() -> FormatResults:
     def form(name: str | None, precision: str, seconds: float) -> Line:
-        model = PEER if name is None else "base"
-        return artifact_line("onnx", precision, seconds, form=name, shipped=False, model=model)
+        model, beside = (PEER, "base") if name is None else ("base", None)
+        return artifact_line("onnx", precision, seconds, form=name, shipped=False, model=model, beside=beside)
 
     slow = {"fp32_bytes": 208_000_000, "failed": ["latency: not faster than fp32 here"]}
     return FormatResults(
@@ -82,8 +83,8 @@ def results() -> FormatResults:
             artifact_line("onnx", "fp32", 0.010, megabytes=208.0, form="conv"),
             artifact_line("onnx", "int8", 0.008, report=slow),
             Line(model="base", format="litert", precision="int8", shipped=True, error="litert_torch is not installed"),
-            *(form(name, "fp32", each) for name, each in (("conv", 0.010), ("split", 0.007), (None, 0.021))),
-            *(form(name, "int8", each) for name, each in (("conv", 0.040), ("split", 0.008), (None, 0.016))),
+            *(form(name, "fp32", each) for name, each in (("split", 0.007), (None, 0.021))),
+            *(form(name, "int8", each) for name, each in (("conv", 0.040), (None, 0.016))),
         ]
     )
 
@@ -100,7 +101,7 @@ def test_tables(results: FormatResults) -> None:
     assert "- base-onnx-int8: latency: not faster than fp32 here" in lines
     assert "- base-litert-int8: litert_torch is not installed" in lines
     # Forms: the fastest in bold, beside BERT-base of the same runtime and precision.
-    assert "| ONNX Runtime | fp32 | conv | 10.00 (2.10x) | 52.0 | ships |" in lines
+    assert "| ONNX Runtime | fp32 | conv | 10.00 (2.10x) | 208.0 | ships |" in lines
     assert "| ONNX Runtime | fp32 | split | **7.00** (3.00x) | 52.0 |  |" in lines
     assert f"| ONNX Runtime | fp32 | {PEER} | 21.00 | 52.0 |  |" in lines
     assert "| ONNX Runtime | int8 | split | **8.00** (2.00x) | 52.0 | ships |" in lines
@@ -143,11 +144,11 @@ def test_each_is_measured_where_it_was_written(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(formats, "_run", run)
     chosen = settings(formats=("onnx",))
-    lines = formats.plan(chosen, "base", peer=True)
+    lines = formats.plan(chosen, "base")
     stale = tmp_path / "base-onnx-bmm-fp32"
     stale.mkdir()
     (stale / "config.json").write_text('{"format": "squeezebert-onnx", "report": {"failed": []}}')
-    formats._make(chosen, "runs/base", lines, tmp_path)
+    formats._make(chosen, "runs/base", lines, tmp_path, {})
     for line in lines:
         assert line.error == ("no such operator" if line.form == "bmm" else None)
         assert (tmp_path / line.key).is_dir() == (line.form != "bmm" or line.precision == "fp32")
@@ -157,6 +158,12 @@ def test_each_is_measured_where_it_was_written(tmp_path: Path, monkeypatch: pyte
     assert [line.form for line in lines if line.model == PEER] == [None, None]
     exports = [words for words in commands if words[1] == "export"]
     assert all("--force" in words for words in exports)
+    # The peer is not written again beside the next model.
+    written = len(commands)
+    others = [line for line in formats.plan(chosen, "small") if line.model == PEER]
+    formats._make(chosen, "runs/small", others, tmp_path, {line.key: line for line in lines})
+    assert len(commands) == written
+    assert [(line.beside, line.megabytes) for line in others] == [("small", 3e-6)] * 2
 
 
 def test_names_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,8 +48,9 @@ def markdown(settings: FormatSettings, results: FormatResults, command: str) -> 
     parts.append(
         "Size of the files that hold the model, 10^6 bytes; largest difference from PyTorch as a share of the largest "
         "logit, and share of equal labels, over lengths, paddings and sentences; milliseconds of a batch (rows x "
-        "tokens), medians, all artifacts of a model taking turns; in brackets, how many times as fast as the fastest "
-        "fp32 artifact of the format. `classify`: what a fresh process makes of one text with the artifact."
+        "tokens), medians, all artifacts of a model taking turns, with the forms those of a runtime; in brackets, how "
+        "many times as fast as the fastest fp32 artifact of the format. `classify`: what a fresh process makes of one text "
+        "with the artifact."
     )
     for model in dict.fromkeys(line.model for line in results.lines if line.shipped):
         shipped = [line for line in results.lines if line.shipped and line.model == model]
@@ -161,31 +162,25 @@ def _forms(settings: FormatSettings, results: FormatResults) -> str:
             for precision in ("fp32", "int8"):
                 among = [
                     line for line in results.lines
-                    if line.format == format and line.precision == precision and not line.shipped
+                    if (line.format, line.precision) == (format, precision) and model in (line.model, line.beside)
                 ]  # fmt: skip
-                ours = {str(line.form): line for line in among if line.model == model}
                 peer = next((line for line in among if line.model == PEER), None)
-                ships = next(
-                    (line.form for line in results.lines
-                     if line.shipped and (line.model, line.format, line.precision) == (model, format, precision)), None
-                )  # fmt: skip
+                ours = {str(line.form): line for line in among if line.model == model}
                 for form in FORMS:
                     if form in ours:
-                        rows.append(_form_row(settings, format, ours[form], list(ours.values()), peer, form == ships))
+                        rows.append(_form_row(settings, format, ours[form], list(ours.values()), peer))
                 if peer is not None:
-                    rows.append(_form_row(settings, format, peer, [], None, ships=False))
+                    rows.append(_form_row(settings, format, peer, [], None))
         header = ["runtime", "precision", "model", *settings.cases, "MB", "ships"]
         parts.append(f"### {model}\n\n{markdown_table(header, rows)}")
     parts.append(
         "In brackets: how many times as fast as BERT-base in the same runtime and precision, which took its turns "
-        "beside the first model."
+        "beside the model."
     )
     return "\n\n".join(parts)
 
 
-def _form_row(
-    settings: FormatSettings, format: str, line: Line, among: Sequence[Line], peer: Line | None, ships: bool
-) -> list[str]:
+def _form_row(settings: FormatSettings, format: str, line: Line, among: Sequence[Line], peer: Line | None) -> list[str]:
     name = PEER if line.model == PEER else str(line.form)
     row = [_RUNTIMES[format], line.precision, name]
     for case in settings.cases:
@@ -196,7 +191,7 @@ def _form_row(
         if value is not None and others and value == min(others):
             text = f"**{text}**"
         row.append(f"{text} ({beside / value:.2f}x)" if value and beside else text)
-    return [*row, "" if line.megabytes is None else f"{line.megabytes:.1f}", "ships" if ships else ""]
+    return [*row, "" if line.megabytes is None else f"{line.megabytes:.1f}", "ships" if line.shipped else ""]
 
 
 def _troubles(line: Line) -> list[str]:

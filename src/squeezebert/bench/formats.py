@@ -1,8 +1,8 @@
 """Every export format of some checkpoints, and every form of the grouped layers in every runtime, measured in one run.
 
 Each artifact is written by ``squeezebert export`` itself, read by ``squeezebert classify`` in a fresh process, and then
-clocked in a process of its own, all artifacts of a checkpoint taking turns. A format whose packages need an environment
-of their own is given that environment's Python.
+clocked in a process of its own, all artifacts of a checkpoint taking turns; with the forms, which are many, those of a
+runtime. A format whose packages need an environment of their own is given that environment's Python.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from squeezebert.bench.harness import Worker, WorkerError, last_line, say, take_
 from squeezebert.bench.run import TEXT, WARMUP
 from squeezebert.errors import InputError, require
 from squeezebert.export.build import file_bytes
-from squeezebert.export.formats import CONVERTED, ENGINE
+from squeezebert.export.formats import CONVERTED, ENGINE, shipped_form
 from squeezebert.files import read_json
 from squeezebert.folder import read_config
 
@@ -103,6 +103,8 @@ class Line:
     """Whether ``squeezebert export`` writes it so."""
     error: str | None = None
     """Why there is none, or why it could not be run."""
+    beside: str | None = None
+    """Of BERT-base: the model beside which it takes its turns."""
     report: dict[str, Any] | None = None
     """What verification found (:class:`squeezebert.export.verify.Report`)."""
     megabytes: float | None = None
@@ -142,11 +144,13 @@ def bench_formats(settings: FormatSettings) -> FormatResults:
         folder = settings.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            for place, model in enumerate(settings.models):
-                lines = plan(settings, name_of(model), peer=place == 0)
+            for model in settings.models:
+                lines = plan(settings, name_of(model))
+                _make(settings, model, lines, folder, {line.key: line for line in results.lines})
                 results.lines += lines
-                _make(settings, model, lines, folder)
-                _clock(settings, model, lines, folder)
+                groups = settings.formats if settings.forms else (None,)
+                for format in groups:
+                    _clock(settings, model, [line for line in lines if format in (None, line.format)], folder)
         except KeyboardInterrupt:
             if not any(line.seconds for line in results.lines):
                 raise
@@ -154,25 +158,20 @@ def bench_formats(settings: FormatSettings) -> FormatResults:
     return results
 
 
-def plan(settings: FormatSettings, model: str, *, peer: bool) -> list[Line]:
-    """The artifacts of a model: those that ship, then every other form, then BERT-base."""
+def plan(settings: FormatSettings, model: str) -> list[Line]:
+    """The artifacts of a model: those that ship, then, of each runtime, the other forms and BERT-base."""
     lines = [
         Line(model=model, format=format, precision=precision, shipped=True)
         for format in settings.formats
         for precision in PRECISIONS[format]
     ]
-    if not settings.forms:
-        return lines
-    names: list[tuple[str, str | None]] = [(model, form) for form in FORMS]
-    if peer:
-        names.append((PEER, None))
-    return lines + [
-        Line(model=name, format=format, precision=precision, form=form, shipped=False)
-        for format in settings.formats
-        if format in WITH_FORMS
-        for name, form in names
-        for precision in ("fp32", "int8")
-    ]
+    for format in (each for each in settings.formats if each in WITH_FORMS and settings.forms):
+        for precision in ("fp32", "int8"):
+            common: dict[str, Any] = {"format": format, "precision": precision, "shipped": False}
+            others = [form for form in FORMS if form != shipped_form(format, precision)]
+            lines += [Line(model=model, form=form, **common) for form in others]
+            lines.append(Line(model=PEER, beside=model, **common))
+    return lines
 
 
 def _check(model: str) -> None:
@@ -187,9 +186,13 @@ def _check(model: str) -> None:
         raise InputError(f"{model}: has the head {head}; give a model that classifies texts, for classify to run")
 
 
-def _make(settings: FormatSettings, model: str, lines: list[Line], folder: Path) -> None:
-    """Write the artifacts, and let ``classify`` read those that ship."""
+def _make(settings: FormatSettings, model: str, lines: list[Line], folder: Path, written: Mapping[str, Line]) -> None:
+    """Write the artifacts, but for those that this run has written, and let ``classify`` read those that ship."""
     for number, line in enumerate(lines, start=1):
+        if line.key in written:
+            known = written[line.key]
+            line.error, line.report, line.megabytes = known.error, known.report, known.megabytes
+            continue
         say(f"{line.model}: writing {number} of {len(lines)}: {line.key}")
         target, log = folder / line.key, folder / f"{line.key}.log"
         python = settings.python(line.format)

@@ -19,9 +19,9 @@ a step are sorted by length; so whoever cuts a step into smaller batches, of one
 **Single sentences.** A document of one sentence has no order to predict; it is left out, unless ``mlm_only``. So
 every row of a batch of pairs has a label.
 
-**Both orders.** Where that is asked for, a group holds half as many pairs, each as it stands and swapped, one row after
-the other, with masks of their own. What a model says of a pair in either order then falls out of the gradient of sentence
-order, and the little that depends on the order is left.
+**Both orders.** Where that is asked for, a group holds half as many pairs, each as it stands and swapped, one row
+after the other, with masks of their own. What a model says of a pair in either order then falls out of the gradient of
+sentence order, and the little that depends on the order is left.
 
 Shapes: ``B`` rows of a batch, ``R`` rows of a group, ``T`` tokens, ``M`` masked tokens, ``N`` tokens without padding.
 """
@@ -383,10 +383,12 @@ class _Order:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Members:
-    """The rows of a group, or its pairs where each gives two rows: their documents, and the place of their middles, 0 to 1; None: they are whole documents."""
+    """The rows of a group, or its pairs where each gives two rows."""
 
     documents: Int64
+    """Document of each."""
     slots: NDArray[np.float64] | None
+    """Where its middle lies in the document, 0 to 1; None: they are whole documents."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from squeezebert.artifact import OUTPUTS
 from squeezebert.export.build import Written
+from squeezebert.export.formats import shipped_form
 from squeezebert.export.graph import INPUTS, Graph, example, quiet
 from squeezebert.export.rewrite import rewrite
 from squeezebert.model.grouped import Form
@@ -30,7 +31,7 @@ MODEL = "model.pte"
 def convert(graph: Graph, folder: Path, precision: str, form: Form | None = None) -> Written:
     """Write ``model.pte``; the length stays open."""
     int8 = precision == "int8"
-    form = form or "split"
+    form = form or shipped_form("executorch", precision)
     with quiet():
         module = rewrite(graph.module, form, int8_embeddings=int8)
         if int8:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from squeezebert.model.grouped import Form
+
 ENGINE: dict[str, str] = {
     "native": "int8, a folder for this package's own engine",
     "web": "int8, a folder for any static host: a page that runs the model in the browser",
@@ -16,3 +21,8 @@ CONVERTED: dict[str, tuple[tuple[str, ...], str]] = {
     "coreml": (("fp32", "fp16"), "for Core ML, on Apple's systems; not executed here"),
 }
 """Formats of other runtimes -> precisions and help; converted and verified by :mod:`squeezebert.export.build`."""
+
+
+def shipped_form(format: str, precision: str) -> Form:
+    """Form of the grouped layers in which a converted format is written: the fastest of its runtime, as measured."""
+    return "conv" if (format, precision) == ("onnx", "fp32") else "split"

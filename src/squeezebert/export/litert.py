@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from squeezebert.artifact import OUTPUTS
 from squeezebert.export.build import Written
+from squeezebert.export.formats import shipped_form
 from squeezebert.export.graph import INPUTS, Graph, example, quiet
 from squeezebert.export.rewrite import rewrite
 from squeezebert.model.grouped import Form
@@ -33,7 +34,7 @@ fourth, `base` in int8 was 60.6 MB."""
 def convert(graph: Graph, folder: Path, precision: str, form: Form | None = None) -> Written:
     """Write ``model.tflite``, for several lengths up to the longest."""
     lengths = (*(each for each in _LENGTHS if each < graph.max_length), graph.max_length)
-    form = form or "split"
+    form = form or shipped_form("litert", precision)
     with quiet():
         module = rewrite(graph.module, form, int8_embeddings=False)
         model = _to_tflite(module, lengths)

@@ -14,6 +14,7 @@ from typing import Any
 
 from squeezebert.artifact import OUTPUTS
 from squeezebert.export.build import Written
+from squeezebert.export.formats import shipped_form
 from squeezebert.export.graph import INPUTS, Graph, example, quiet
 from squeezebert.export.rewrite import rewrite
 from squeezebert.model.grouped import Form
@@ -32,7 +33,7 @@ def convert(graph: Graph, folder: Path, precision: str, form: Form | None = None
     import onnx
 
     int8 = precision == "int8"
-    form = form or ("split" if int8 else "conv")
+    form = form or shipped_form("onnx", precision)
     with quiet():
         model = _to_onnx(graph, form, int8=int8)
         if int8:

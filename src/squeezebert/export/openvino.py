@@ -13,6 +13,7 @@ from typing import Any
 from squeezebert.artifact import OUTPUTS
 from squeezebert.data.collate import collate
 from squeezebert.export.build import Written
+from squeezebert.export.formats import shipped_form
 from squeezebert.export.golden import SENTENCES, probes
 from squeezebert.export.graph import INPUTS, Graph, example, quiet
 from squeezebert.export.rewrite import rewrite
@@ -34,7 +35,7 @@ def convert(graph: Graph, folder: Path, precision: str, form: Form | None = None
     import openvino
 
     int8 = precision == "int8"
-    form = form or "split"
+    form = form or shipped_form("openvino", precision)
     module = rewrite(graph.module, form, int8_embeddings=int8)
     with quiet():
         model = openvino.convert_model(module, example_input=dict(zip(INPUTS, example(), strict=True)))

@@ -14,10 +14,10 @@ tokens that are not padding:
     masked tokens              cross-entropy
     sentence order             cross-entropy
 
-The student reads the text with its masked tokens, if there are any; the teacher always reads it as it was written, and so
-shows also what the masked places mean (as in data2vec, Baevski et al. 2022). Embeddings, which know no context, are
-compared on what the student reads. To an embedder of sentences masks are
-foreign: with 15 % of them three quarters of what all-MiniLM-L6-v2's mean vectors hold are the masks', alike for every text.
+The student reads the text with its masked tokens, if there are any; the teacher always reads it as it was written, and
+so shows also what the masked places mean (as in data2vec, Baevski et al. 2022). Embeddings, which know no context, are
+compared on what the student reads. To an embedder of sentences masks are foreign: with 15 % of them three quarters of
+the square of all-MiniLM-L6-v2's mean vectors are alike for every text.
 
 The mean is that of the layer, not the token's own square: of all-MiniLM-L6-v2's last layer the vectors' squares lie
 between 1 and 160, and the short ones would outweigh the others. A term is reported as it enters the loss, times its
