@@ -49,8 +49,8 @@ def markdown(settings: FormatSettings, results: FormatResults, command: str) -> 
         "Size of the files that hold the model, 10^6 bytes; largest difference from PyTorch as a share of the largest "
         "logit, and share of equal labels, over lengths, paddings and sentences; milliseconds of a batch (rows x "
         "tokens), medians, all artifacts of a model taking turns, with the forms those of a runtime; in brackets, how "
-        "many times as fast as the fastest fp32 artifact of the format. `classify`: what a fresh process makes of one text "
-        "with the artifact."
+        "many times as fast as the fastest fp32 artifact of the format. `classify`: what a fresh process makes of one "
+        "text with the artifact."
     )
     for model in dict.fromkeys(line.model for line in results.lines if line.shipped):
         shipped = [line for line in results.lines if line.shipped and line.model == model]
