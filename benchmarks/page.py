@@ -1,10 +1,10 @@
 """The page of `squeezebert demo` with a model: what it transfers, and how long until its first prediction.
 
-    python benchmarks/page.py --model small-sst2 --pictures docs/images
+    python benchmarks/page.py --model small-sst2
 
 Each round is a browser of its own, which opens the page twice: cold, then warm (a second visit, files in the browser's
-cache). Measured from the start of navigation until the label of a text, put in as soon as the page takes one, is shown.
-Needs Chromium, node, and `npm ci` in web/.
+cache). Measured from the start of navigation until the label of a text, put in as soon as the page takes one, is
+shown. --pictures takes pictures of the page besides. Needs Chromium, node, and `npm ci` in web/.
 """
 
 from __future__ import annotations
@@ -13,23 +13,29 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
 from browser import program
 from harness import markdown_table, write_results
 
-from squeezebert import artifact
-from squeezebert.cli.demo import make_server
-from squeezebert.export import native, web
+from squeezebert.cli.demo import page_server
 from squeezebert.runtime import models
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXTS = ["a gripping, beautifully shot film", "it drags on for two hours and never finds its point"]
+TEXTS = [
+    "a gripping, beautifully shot film",
+    "it drags on for two hours and never finds its point",
+    "the actors do what they can with lines that nobody would say",
+    "warm, funny and wise about growing old",
+    "the second half falls apart, and the ending makes no sense",
+    "I have not laughed so much in a year",
+    "an honest story, told without a false note",
+    "loud, empty and far too long",
+    "every scene looks like a painting",
+    "I left before it was over",
+]
 
 
 def main() -> None:
@@ -38,7 +44,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="browsers, one after the other")
     parser.add_argument("--pictures", type=Path, help="folder for pictures of the page")
     args = parser.parse_args()
-    with served(args.model) as address:
+    with page_server(args.model, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://localhost:{server.server_port}/"
         rounds = []
         for number in range(args.rounds):
             pictures = args.pictures if number == 0 else None
@@ -51,6 +59,7 @@ def main() -> None:
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             rounds.append(json.loads(done.stdout))
             print(f"round {number + 1} of {args.rounds}: {rounds[-1]['visits']}", file=sys.stderr, flush=True)
+        server.shutdown()
     rows = []
     for place, name in enumerate(("cold", "warm")):
         visits = [each["visits"][place] for each in rounds]
@@ -58,22 +67,7 @@ def main() -> None:
         rows.append([name, f"{values['bytes'] / 1e6:.2f}", f"{values['ready']:.2f}", f"{values['answered']:.2f}"])
     table = markdown_table(["visit", "MB transferred", "s until the page takes a text", "s until its label"], rows)
     body = f"Medians of {args.rounds} browsers, Chromium {rounds[0]['browser']}.\n\n{table}"
-    write_results("page", f"The page with `{args.model}`", body, rounds, ["squeezebert"])
-
-
-@contextmanager
-def served(source: str) -> Iterator[str]:
-    """Address of the page with a model."""
-    found = Path(models.find(source))
-    with tempfile.TemporaryDirectory() as scratch:
-        model = found
-        if not artifact.is_artifact(found):
-            model = Path(scratch) / web.MODEL
-            native.export(str(found), model)
-        with make_server(web.PAGE, model, 0) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            yield f"http://localhost:{server.server_port}/"
-            server.shutdown()
+    write_results("page", f"The page with `{Path(args.model).name}`", body, rounds, ["squeezebert"])
 
 
 if __name__ == "__main__":

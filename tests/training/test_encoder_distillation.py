@@ -156,6 +156,19 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(mlm: float, order: float) -> 
     assert loss.count(batch) == (21, 21, 21, 3, 4, 3)[: len(expected)]
 
 
+@pytest.mark.parametrize("name", ["embedding", "hidden", "relations", "sentence"])
+def test_each_term_alone_for_a_narrower_student(name: str) -> None:
+    """No layer widens what is not compared."""
+    recipe = DistillationRecipe(**{"embedding": 0.0, "hidden": 0.0, name: 2.0})  # type: ignore[arg-type]
+    student, _, loss = _models(recipe, _config(width=8), _config(groups=1))
+    batch = _batch()
+    loss.calibrate(batch)
+    [value] = loss(student, batch).tolist()
+    errors = {"embedding": ["embedding_error"], "hidden": [f"layer_{i}_error" for i in (1, 2, 3)]}
+    assert set(loss.terms(student, batch)) == set(errors.get(name, [f"{name.removesuffix('s')}_loss"]))
+    assert value > 0
+
+
 def test_a_student_of_the_teachers_weights_has_no_error() -> None:
     student, teacher, loss = _models(DistillationRecipe(relations=1.0), _config(), _config())
     student.encoder.load_state_dict(teacher.state_dict())

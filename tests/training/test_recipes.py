@@ -187,3 +187,5 @@ def test_both_orders_go_with_the_sentence_order() -> None:
     for name, change in (("laptop", "mlm_only=true"), ("distil-laptop", "distillation.mlm=1")):
         with pytest.raises(InputError, match="both_orders is for runs that learn the sentence order"):
             load_recipe(name, [change, "both_orders=true"])
+    with pytest.raises(InputError, match=r"both_orders needs an even phases\.0\.batch_size, not 31"):
+        load_recipe("laptop", ["both_orders=true", "phases.0.batch_size=31"])

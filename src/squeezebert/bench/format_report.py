@@ -30,7 +30,7 @@ def to_json(settings: FormatSettings, results: FormatResults, command: str) -> d
         "versions": versions(PACKAGES),
         "interrupted": results.interrupted,
         "artifacts": [
-            {"key": line.key, **dataclasses.asdict(line), "median_seconds": _medians(line)} for line in results.lines
+            {"key": line.turn, **dataclasses.asdict(line), "median_seconds": _medians(line)} for line in results.lines
         ],
     }
 
@@ -57,7 +57,7 @@ def markdown(settings: FormatSettings, results: FormatResults, command: str) -> 
         parts += [f"## {model}", _table(settings, shipped, _rivals(results.lines, model))]
     if settings.forms:
         parts += [_forms(settings, results)]
-    troubles = [f"- {line.key}: {reason}" for line in results.lines for reason in _troubles(line)]
+    troubles = [f"- {line.turn}: {reason}" for line in results.lines for reason in _troubles(line)]
     if troubles:
         parts.append("## What failed\n\n" + "\n".join(troubles))
     return "\n\n".join(parts) + "\n"

@@ -76,6 +76,8 @@ class FormatSettings:
                 raise InputError(f"--{name} must be at least 1, not {getattr(self, name)}")
         if not self.models:
             raise InputError("--models: name a checkpoint, or more, to export")
+        if PEER in map(name_of, self.models):
+            raise InputError(f"--models: a folder named {PEER} would be taken for the peer; give it another name")
         if len({name_of(model) for model in self.models}) < len(self.models):
             raise InputError("--models: the folders' names name the lines of the table; give each another")
 
@@ -98,7 +100,7 @@ class Line:
     format: str
     precision: str
     form: str | None = None
-    """Of the grouped layers; None: the one that the format ships."""
+    """Of the grouped layers; None: the engine's own, or BERT-base, which has none."""
     shipped: bool
     """Whether ``squeezebert export`` writes it so."""
     error: str | None = None
@@ -118,6 +120,11 @@ class Line:
     def key(self) -> str:
         """Name of its folder."""
         return "-".join(filter(None, (self.model, self.format, None if self.shipped else self.form, self.precision)))
+
+    @property
+    def turn(self) -> str:
+        """Its name among those of the run: BERT-base has one folder, and takes its turns beside every model."""
+        return "-".join(filter(None, (self.key, self.beside and f"beside-{self.beside}")))
 
 
 @dataclass
@@ -161,7 +168,13 @@ def bench_formats(settings: FormatSettings) -> FormatResults:
 def plan(settings: FormatSettings, model: str) -> list[Line]:
     """The artifacts of a model: those that ship, then, of each runtime, the other forms and BERT-base."""
     lines = [
-        Line(model=model, format=format, precision=precision, shipped=True)
+        Line(
+            model=model,
+            format=format,
+            precision=precision,
+            shipped=True,
+            form=shipped_form(format, precision) if format in CONVERTED else None,
+        )
         for format in settings.formats
         for precision in PRECISIONS[format]
     ]
@@ -191,7 +204,8 @@ def _make(settings: FormatSettings, model: str, lines: list[Line], folder: Path,
     for number, line in enumerate(lines, start=1):
         if line.key in written:
             known = written[line.key]
-            line.error, line.report, line.megabytes = known.error, known.report, known.megabytes
+            line.report, line.megabytes = known.report, known.megabytes
+            line.error = known.error if known.megabytes is None else None
             continue
         say(f"{line.model}: writing {number} of {len(lines)}: {line.key}")
         target, log = folder / line.key, folder / f"{line.key}.log"

@@ -6,6 +6,8 @@ import argparse
 import errno
 import tempfile
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -36,21 +38,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Serve until interrupted."""
+    with page_server(args.model, args.port) as server:
+        address = f"http://localhost:{server.server_port}/"
+        print(f"Serving {args.model} at {address} (Ctrl-C ends)", flush=True)
+        if not args.no_browser:
+            webbrowser.open(address)
+        server.serve_forever()
+
+
+@contextmanager
+def page_server(source: str, port: int) -> Iterator[ThreadingHTTPServer]:
+    """A server of the page with a model, for this machine alone.
+
+    Args:
+        source: Name of a model that ships, checkpoint, hub id, or folder exported as native.
+        port: Port; 0 for any free one.
+
+    Raises:
+        InputError: The model is none that the page takes, or the port is not to be had.
+    """
     from squeezebert.export import native, web
 
-    source = models.find(args.model)
+    found = models.find(source)
     with tempfile.TemporaryDirectory() as scratch:
-        model = Path(source)
-        if not artifact.is_artifact(source):
+        model = Path(found)
+        if not artifact.is_artifact(found):
             model = Path(scratch) / web.MODEL
-            native.export(source, model)
-        web.check_model(model, source)
-        with make_server(web.PAGE, model, args.port) as server:
-            address = f"http://localhost:{server.server_port}/"
-            print(f"Serving {args.model} at {address} (Ctrl-C ends)", flush=True)
-            if not args.no_browser:
-                webbrowser.open(address)
-            server.serve_forever()
+            native.export(found, model)
+        web.check_model(model, found)
+        with make_server(web.PAGE, model, port) as server:
+            yield server
 
 
 def make_server(page: Path, model: Path, port: int) -> ThreadingHTTPServer:

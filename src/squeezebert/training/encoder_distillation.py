@@ -174,17 +174,20 @@ class EncoderDistillationLoss:
 
     def weighted(self, terms: Mapping[str, Tensor]) -> Tensor:
         """Turn the sums that :meth:`terms` gives into those of the loss. *Shape:* ``[terms]``."""
-        layers = torch.stack([terms[f"layer_{layer}_error"] for layer, _ in self.layers])
-        weights = layers.new_tensor([1.0] * (len(layers) - 1) + [self._recipe.last_layer])
-        sums = {
-            **terms,
-            "embedding_loss": terms["embedding_error"],
-            "hidden_loss": (layers * weights).sum() / weights.sum(),
-        }
+        sums = dict(terms)
+        if self._recipe.embedding:
+            sums["embedding_loss"] = terms["embedding_error"]
+        if self._recipe.hidden:
+            layers = torch.stack([terms[f"layer_{layer}_error"] for layer, _ in self.layers])
+            weights = layers.new_tensor([1.0] * (len(layers) - 1) + [self._recipe.last_layer])
+            sums["hidden_loss"] = (layers * weights).sum() / weights.sum()
         return torch.stack([self._weights[name] * sums[name] for name in self.names])
 
     def terms(self, model: nn.Module, batch: PretrainingBatch) -> dict[str, Tensor]:
-        """Sums over what :meth:`count` counts, unweighted: ``embedding_error``, ``layer_N_error``, and the losses."""
+        """Sums over what :meth:`count` counts, unweighted: ``embedding_error``, ``layer_N_error``, and the losses.
+
+        Those without a weight are left out: where the widths differ, nothing would widen their vectors.
+        """
         inputs = self._inputs(batch, masked=bool(self._recipe.mlm))
         mask_BT = inputs[1]
         positions = to_device(batch.masked_positions, self._device) if self._recipe.mlm else None
@@ -193,10 +196,13 @@ class EncoderDistillationLoss:
             theirs = self._teacher(*self._inputs(batch, masked=False), output_hidden_states=True).hidden_states
             places = torch.arange(inputs[0].shape[1], device=self._device)
             embedded = self._teacher.embeddings(inputs[0], places, inputs[2])
-        terms = {"embedding_error": relative_error(ours.hidden[0], embedded, mask_BT, self._scales[0])}
-        for layer, taught in self.layers:
-            error = relative_error(ours.hidden[layer], theirs[taught], mask_BT, self._scales[taught])
-            terms[f"layer_{layer}_error"] = error
+        terms = {}
+        if self._recipe.embedding:
+            terms["embedding_error"] = relative_error(ours.hidden[0], embedded, mask_BT, self._scales[0])
+        if self._recipe.hidden:
+            for layer, taught in self.layers:
+                error = relative_error(ours.hidden[layer], theirs[taught], mask_BT, self._scales[taught])
+                terms[f"layer_{layer}_error"] = error
         if self._recipe.relations:
             with torch.no_grad():
                 vectors = relation_vectors(self._teacher, theirs)

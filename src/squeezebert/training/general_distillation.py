@@ -107,11 +107,13 @@ def draw_distillation_curves(path: Path, log: Sequence[Mapping[str, Any]], *, ti
         loss.plot(at, [each["loss"] for each in held_out], color="C1", marker="o", markersize=4, label="held out")
         loss.set(title="Loss", xlabel="step", yscale="log")
         loss.legend(fontsize=9)
-        for name in [name for name in (held_out[-1] if held_out else {}) if name.endswith("_error")]:
-            label = name.removesuffix("_error").replace("_", " ")
+        scores = held_out[-1] if held_out else {}
+        drawn = [name for name in scores if name.endswith("_error") or name == "sentence_loss"]
+        for name in drawn:
+            label = name.removesuffix("_error").removesuffix("_loss").replace("_", " ")
             errors.plot(at, [each[name] for each in held_out], marker="o", markersize=4, label=label)
         errors.set(title="Held out: relative squared error", xlabel="step", yscale="log")
-        if held_out:
+        if drawn:
             errors.legend(fontsize=9)
         rate.plot(steps, [line["learning_rate"] for line in training], color="C2")
         rate.set(title="Learning rate", xlabel="step")
