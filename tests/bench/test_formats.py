@@ -43,6 +43,7 @@ def test_settings_out_of_range() -> None:
         ({"rounds": 0}, "--rounds must be at least 1, not 0"),
         ({"models": ()}, "--models: name a checkpoint"),
         ({"models": ("a/run", "b/run")}, "give each another"),
+        ({"models": (f"a/{PEER}",)}, "give it another name"),
     ):
         with pytest.raises(InputError, match=message):
             settings(**changes)
@@ -164,6 +165,21 @@ def test_each_is_measured_where_it_was_written(tmp_path: Path, monkeypatch: pyte
     formats._make(chosen, "runs/small", others, tmp_path, {line.key: line for line in lines})
     assert len(commands) == written
     assert [(line.beside, line.megabytes) for line in others] == [("small", 3e-6)] * 2
+
+
+@pytest.mark.parametrize("forms", [False, True])
+def test_who_takes_turns_with_whom(classifier_folder: Path, monkeypatch: pytest.MonkeyPatch, forms: bool) -> None:
+    groups: list[list[str]] = []
+    monkeypatch.setattr(formats, "_make", lambda *_: None)
+    monkeypatch.setattr(formats, "_clock", lambda _, __, lines, ___: groups.append([line.turn for line in lines]))
+    formats.bench_formats(settings(models=(str(classifier_folder),), forms=forms))
+    name = classifier_folder.name
+    shipped = [f"{name}-native-int8", f"{name}-onnx-fp32", f"{name}-onnx-int8"]
+    others = [
+        f"{name}-onnx-split-fp32", f"{name}-onnx-bmm-fp32", f"{PEER}-onnx-fp32-beside-{name}",
+        f"{name}-onnx-conv-int8", f"{name}-onnx-bmm-int8", f"{PEER}-onnx-int8-beside-{name}",
+    ]  # fmt: skip
+    assert groups == ([shipped[:1], [*shipped[1:], *others]] if forms else [shipped])
 
 
 def test_names_of_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

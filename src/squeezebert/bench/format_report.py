@@ -45,12 +45,14 @@ def markdown(settings: FormatSettings, results: FormatResults, command: str) -> 
     ]
     if results.interrupted:
         parts.append("**Interrupted**: fewer rounds than asked for, or artifacts missing.")
+    turns = (
+        "those of a runtime taking turns, runtime after runtime" if settings.forms else "all of a model taking turns"
+    )
     parts.append(
         "Size of the files that hold the model, 10^6 bytes; largest difference from PyTorch as a share of the largest "
         "logit, and share of equal labels, over lengths, paddings and sentences; milliseconds of a batch (rows x "
-        "tokens), medians, all artifacts of a model taking turns, with the forms those of a runtime; in brackets, how "
-        "many times as fast as the fastest fp32 artifact of the format. `classify`: what a fresh process makes of one "
-        "text with the artifact."
+        f"tokens), medians, {turns}; in brackets, how many times as fast as the fastest fp32 artifact of the format. "
+        "`classify`: what a fresh process makes of one text with the artifact."
     )
     for model in dict.fromkeys(line.model for line in results.lines if line.shipped):
         shipped = [line for line in results.lines if line.shipped and line.model == model]
