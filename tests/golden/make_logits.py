@@ -2,8 +2,8 @@
 
     python tests/golden/make_logits.py
 
-The logits are those of the engine's arithmetic in NumPy (:mod:`squeezebert.runtime.engines.reference`), on the token ids
-that ``transformers`` gave; neither an engine nor a tokenizer of ours has a part in them. Weights are drawn as whole
+The logits are those of the engine's arithmetic in NumPy (:mod:`squeezebert.runtime.engines.reference`), on the token
+ids that ``transformers`` gave; neither an engine nor a tokenizer of ours has a part in them. Weights are drawn as whole
 numbers by a generator that NumPy keeps as it is, so that they are the same with any version and on any machine.
 """
 

@@ -1,5 +1,5 @@
-"""Texts -> logits on the golden files, hostile strings included: in Python with the native engine, in JavaScript with the
-page's tokenizer and its WebAssembly modules, and in PyTorch.
+"""Texts -> logits on the golden files, hostile strings included: in Python with the native engine, in JavaScript with
+the page's tokenizer and its WebAssembly modules, and in PyTorch.
 
 ``logits.json`` is the engine's arithmetic in NumPy, on ``transformers``' tokens (tests/golden/make_logits.py).
 """
@@ -91,7 +91,7 @@ def test_torch(tmp_path: Path) -> None:
         inputs = [(torch.tensor([row["ids"]]), None, torch.tensor([row["types"]])) for row in ROWS]
         want = np.stack([model(*each).logits[0].numpy() for each in inputs])
     # Rounding to steps of max / 127 is off by 0.6 % of the usual size (max is about 2 to 3 times that, a step's error
-    # 1 / sqrt(12) of it), in both factors of a product; nine products follow one another to a logit: 2.5 % of what tells
-    # texts apart. A wrong scale or a lost bias is off by tens of per cent.
+    # 1 / sqrt(12) of it), in both factors of a product; nine products follow one another to a logit: 2.5 % of what
+    # tells texts apart. A wrong scale or a lost bias is off by tens of per cent.
     spread = (want - want.mean(axis=0)).std()
     assert np.sqrt(((LOGITS - want) ** 2).mean()) < 0.05 * spread
