@@ -155,7 +155,7 @@ result.missing = await page.textContent('#problem');
 await page.click('#tab-one');
 result.afterwards = await classify(page, plan.texts[0]);
 
-// Another model takes the place of one that is at work. Its threads begin with thread.js again, from the browser's cache.
+// Another model takes the place of one that is at work. Its threads ask for thread.js again.
 page.off('request', noteRequest);
 await page.click('#tab-many');
 await page.click('#start');
@@ -233,16 +233,18 @@ await old.page.waitForSelector('#problem:not([hidden])');
 result.withoutSimd = await old.page.textContent('#problem');
 await old.context.close();
 
-// An engine that cannot be fetched at first: opening a model tries again.
+// An engine that cannot be fetched at first: opening a model tries again. This site's thread.js is never to be had, so that
+// one thread does the work.
 const broken = await newPage({}, /Failed to load resource/);
 await broken.context.route('**/*.wasm', (route) => route.abort());
-await broken.page.goto(plan.address);
+await broken.page.goto(plan.threadlessAddress);
 await broken.page.waitForSelector('#problem:not([hidden])');
 result.withoutEngine = await broken.page.textContent('#problem');
 await broken.context.unroute('**/*.wasm');
 await broken.page.click('summary');
 await openModel(broken.page, plan.models.regression);
 result.retried = await classify(broken.page, plan.texts[0]);
+result.retriedAbout = await broken.page.textContent('#about');
 await broken.context.close();
 
 await browser.close();

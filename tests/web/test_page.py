@@ -113,6 +113,7 @@ def shown(chromium: str, models: dict[str, Path], tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("browser")
     site = folder / "site"
     web.export(models["single"], site)
+    threadless = shutil.copytree(site, folder / "threadless", ignore=shutil.ignore_patterns("thread.js"))
     with (folder / "texts.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("id", "text"), *enumerate(ROWS)])
     for name in web.MODEL_FILES:
@@ -130,6 +131,7 @@ def shown(chromium: str, models: dict[str, Path], tmp_path_factory: pytest.TempP
         handler = partial(PlainHandler, directory=str(site))
         for name, server in (
             ("address", make_server(site, site / web.MODEL, 0)),
+            ("threadlessAddress", make_server(threadless, site / web.MODEL, 0)),
             ("plainAddress", ThreadingHTTPServer(("127.0.0.1", 0), handler)),
         ):
             stack.enter_context(server)
@@ -291,3 +293,4 @@ def test_clear_words(shown: dict[str, Any], predictors: dict[str, Predictor]) ->
     assert shown["fetchedInVain"] == []
     assert ".wasm cannot be fetched" in shown["withoutEngine"]
     check_text(shown["retried"], predictors["regression"], TEXTS[0])
+    assert ", 1 thread." in shown["retriedAbout"]

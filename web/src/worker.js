@@ -64,7 +64,7 @@ function startThread(started, task) {
     const worker = new Worker('thread.js');
     started.push(worker);
     worker.onmessage = () => resolve();
-    worker.onerror = () => reject(new EngineError('fault', 'a thread of the engine cannot be started'));
+    worker.onerror = () => reject(new EngineError('thread', 'a thread of the engine cannot be started'));
     worker.postMessage(task);
   });
 }
@@ -92,12 +92,15 @@ const answers = {
     };
     const [{ module, threads }, ...entries] = await Promise.all([compiledEngine(tell), ...FILES.map(read)]);
     const contents = Object.fromEntries(entries);
-    const started = [];
+    let started = [];
     try {
       model = await Model.load(module, contents, threads, (task) => startThread(started, task));
     } catch (error) {
       for (const worker of started) worker.terminate();
-      throw error;
+      if (error.kind !== 'thread') throw error;
+      // The network has gone, and with it thread.js: one thread does it, too.
+      started = [];
+      model = await Model.load(module, contents, 1);
     }
     for (const worker of workers) worker.terminate();
     workers = started;
