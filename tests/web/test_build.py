@@ -1,4 +1,4 @@
-"""The parts of the page in node, and whether the package holds the page and the engine's modules as they are built now."""
+"""The parts of the page in node, and whether the package holds the page and the engine as they are built now."""
 
 from __future__ import annotations
 
