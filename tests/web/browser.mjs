@@ -79,9 +79,12 @@ async function drop(page, name, lines, times = 1) {
   await page.waitForFunction((name) => document.querySelector('#file-name').textContent.startsWith(`${name}:`), name);
 }
 
-/** Open another model from files, and wait until it is there. */
+/** Open another model from files, and wait until it is there. Without a text, which it would read at once. */
 async function openModel(page, files) {
-  await page.evaluate(() => (document.querySelector('#about').textContent = ''));
+  await page.evaluate(() => {
+    document.querySelector('#text').value = '';
+    document.querySelector('#about').textContent = '';
+  });
   await page.setInputFiles('#model-files', files);
   await page.waitForFunction(() => document.querySelector('#about').textContent !== '');
 }
