@@ -1,4 +1,4 @@
-"""The parts of the page in node, and whether the package holds the page as web/ builds it."""
+"""The parts of the page in node, and whether the package holds the page and the engine as they are built now."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def test_units() -> None:
     script = Path(__file__).with_name("units.mjs")
     done = subprocess.run(["node", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("module", ["squeezebert", "squeezebert-relaxed"])
+def test_module_is_current(module: str) -> None:
+    """Its last section is a hash of what it was made from."""
+    if shutil.which("bash") is None or shutil.which("sha256sum") is None:
+        pytest.skip("needs bash and sha256sum")
+    done = subprocess.run([ROOT / "native" / "wasm" / "sources.sh"], check=True, capture_output=True, text=True)
+    section = b"sources" + done.stdout.strip().encode()
+    assert (PAGE / f"{module}.wasm").read_bytes().endswith(section), "run web/build.sh and commit what it writes"
 
 
 def test_built_page_is_current(tmp_path: Path) -> None:

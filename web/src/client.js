@@ -21,7 +21,7 @@ export class Client {
     };
   }
 
-  /** Ask; work on earlier questions stops. `tell` hears of progress. */
+  /** Ask; work on an earlier question of the same panel stops. `tell` hears of progress. */
   ask(kind, fields = {}, tell = () => {}) {
     const id = ++this.#id;
     return new Promise((resolve, reject) => {

@@ -10,7 +10,10 @@ const MOST_THREADS = 4;
 let engine; // promise of the compiled module and the number of threads
 let model;
 let workers = []; // the model's threads
-let newest = 0; // id of the question that counts; work on an older one stops
+// The panel that a question belongs to, and the id of each panel's newest. Work on an older question of a panel stops; the
+// other panel's goes on, in turns, piece by piece.
+const PANELS = { classify: 'one', explain: 'one', batch: 'many', stop: 'many' };
+const newest = { one: 0, many: 0 };
 
 /** A file over the network, in pieces; `tell` hears of each. */
 async function fetchPieces(url, tell) {
@@ -27,18 +30,32 @@ async function fetchPieces(url, tell) {
   }
 }
 
+/** Refuse a browser that cannot run the engine, before anything is fetched in vain. */
+function checkBrowser() {
+  const { simd, shared } = features();
+  if (simd && shared) return;
+  throw new EngineError(
+    'input',
+    'this browser cannot run the model: it lacks WebAssembly SIMD, which Chrome 91, Firefox 89 and Safari 16.4 brought; ' +
+      'please use a newer one',
+  );
+}
+
 async function compileEngine(tell) {
-  const { simd, relaxed, shared } = features();
-  if (!simd || !shared)
-    throw new EngineError(
-      'input',
-      'this browser cannot run the model: it lacks WebAssembly SIMD, which Chrome 91, Firefox 89 and Safari 16.4 brought; ' +
-        'please use a newer one',
-    );
+  const { relaxed } = features();
   const pieces = await fetchPieces(relaxed ? 'squeezebert-relaxed.wasm' : 'squeezebert.wasm', tell);
   const module = await WebAssembly.compile(await new Blob(pieces).arrayBuffer());
   const threads = self.crossOriginIsolated ? Math.max(1, Math.min(MOST_THREADS, navigator.hardwareConcurrency ?? 1)) : 1;
   return { module, threads };
+}
+
+/** The compiled engine, fetched once; what fails is forgotten, so that the next model may try again. */
+function compiledEngine(tell) {
+  engine ??= compileEngine(tell).catch((error) => {
+    engine = undefined;
+    throw error;
+  });
+  return engine;
 }
 
 /** Start one of the engine's threads, note it in `started`, and wait until it is there. */
@@ -47,7 +64,7 @@ function startThread(started, task) {
     const worker = new Worker('thread.js');
     started.push(worker);
     worker.onmessage = () => resolve();
-    worker.onerror = () => reject(new EngineError('fault', 'a thread of the engine cannot be started'));
+    worker.onerror = () => reject(new EngineError('thread', 'a thread of the engine cannot be started'));
     worker.postMessage(task);
   });
 }
@@ -62,25 +79,28 @@ function pause() {
 }
 
 const answers = {
-  /** Load the model of this site, or one from `files`: name -> File. */
+  /** Load the model of this site, or one from `files`: name -> File. Work with the former model stops once it is replaced. */
   async open({ id, files }) {
+    checkBrowser();
     let loaded = 0;
     const tell = (bytes) => self.postMessage({ id, kind: 'progress', done: (loaded += bytes) });
     const start = performance.now();
-    engine ??= compileEngine(tell);
     const read = async (name) => {
       if (files === null) return [name, await fetchPieces(`model/${name}`, tell)];
       if (files[name] === undefined) throw new EngineError('input', `${name} is missing; choose ${FILES.join(', ')} together`);
       return [name, [new Uint8Array(await files[name].arrayBuffer())]];
     };
-    const contents = Object.fromEntries(await Promise.all(FILES.map(read)));
-    const { module, threads } = await engine;
-    const started = [];
+    const [{ module, threads }, ...entries] = await Promise.all([compiledEngine(tell), ...FILES.map(read)]);
+    const contents = Object.fromEntries(entries);
+    let started = [];
     try {
       model = await Model.load(module, contents, threads, (task) => startThread(started, task));
     } catch (error) {
       for (const worker of started) worker.terminate();
-      throw error;
+      if (error.kind !== 'thread') throw error;
+      // The network has gone, and with it thread.js: one thread does it, too.
+      started = [];
+      model = await Model.load(module, contents, 1);
     }
     for (const worker of workers) worker.terminate();
     workers = started;
@@ -92,21 +112,23 @@ const answers = {
   },
 
   async explain({ id, row }) {
-    const steps = model.explain(row);
+    const mine = model;
+    const steps = mine.explain(row);
     for (;;) {
       const { done, value } = steps.next();
       if (done) return value;
       self.postMessage({ id, kind: 'progress', ...value });
       await pause();
-      if (id !== newest) return null;
+      if (id !== newest.one || mine !== model) return null;
     }
   },
 
   async batch({ id, rows }) {
-    for (const predictions of model.stream(rows)) {
+    const mine = model;
+    for (const predictions of mine.stream(rows)) {
       self.postMessage({ id, kind: 'progress', predictions });
       await pause();
-      if (id !== newest) return false;
+      if (id !== newest.many || mine !== model) return false;
     }
     return true;
   },
@@ -117,7 +139,7 @@ const answers = {
 };
 
 self.onmessage = async ({ data }) => {
-  newest = data.id;
+  if (data.kind in PANELS) newest[PANELS[data.kind]] = data.id;
   try {
     self.postMessage({ id: data.id, kind: 'answer', value: await answers[data.kind](data) });
   } catch (error) {
