@@ -1,6 +1,6 @@
 // The panel of one text: its label as it is typed, then what each token adds.
 
-import { bar, find, make, percent, showProblem } from './show.js';
+import { bar, find, make, percent, showProblem, signed } from './show.js';
 
 const TYPING_MS = 120; // a pause in typing that long asks for an answer
 const SPEAKING_MS = 900; // and that long speaks it, so that a screen reader is not interrupted at each letter
@@ -40,7 +40,7 @@ function showTokens(tokens, shares) {
       item.style.backgroundColor = `rgb(var(${hue}) / ${(0.35 * strength).toFixed(3)})`;
       item.style.borderBottomColor = `rgb(var(${hue}) / ${strength.toFixed(3)})`;
       item.classList.toggle('strong', strength > 0.5);
-      item.append(make('small', { text: `${share >= 0 ? '+' : '−'}${Math.abs(share).toFixed(3)}` }));
+      item.append(make('small', { text: signed(share) }));
       return item;
     }),
   );

@@ -14,6 +14,12 @@ export function make(tag, { className = '', text = null, children = [] } = {}) {
 /** A share as per cent. */
 export const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
+/** A difference with its sign, to a thousandth; what rounds to nothing has none. */
+export function signed(value) {
+  const size = Math.abs(value).toFixed(3);
+  return Number(size) === 0 ? size : `${value > 0 ? '+' : '−'}${size}`;
+}
+
 /** A row of a list of bars. */
 export function bar(name, share, value, best) {
   const fill = make('span');
