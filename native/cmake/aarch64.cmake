@@ -1,5 +1,5 @@
 # Cross-compiles for 64-bit ARM on Linux with Debian's g++-aarch64-linux-gnu; programs run under qemu-user where it is there.
-#     cmake -S native -B build -DCMAKE_TOOLCHAIN_FILE=native/cmake/aarch64.cmake
+#     cmake -S native -B build -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64.cmake
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_C_COMPILER aarch64-linux-gnu-gcc)
