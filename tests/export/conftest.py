@@ -1,12 +1,17 @@
-"""Small checkpoints of every head, and artifacts made of them once for all tests."""
+"""Small checkpoints of every head, artifacts made of them once for all tests, and what each format must refuse."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from squeezebert import artifact
+from squeezebert.cli import main
+from squeezebert.files import read_json, write_json
 
 ExportOnce = Callable[..., Path]
 
@@ -18,10 +23,10 @@ def source(save_classifier: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def save_head(save_classifier: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def save_head(save_classifier: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A function that saves a model of one layer with a head, and the vocabulary of the classifiers."""
 
-    def save(head: str) -> Path:
+    def save(head: str, **changes: Any) -> Path:
         import torch
 
         from squeezebert import checkpoint
@@ -30,7 +35,9 @@ def save_head(save_classifier: Callable[..., Path], tmp_path_factory: pytest.Tem
         torch.manual_seed(1)
         vocab = save_classifier()
         labels = {"num_labels": 3} if head == "token_classification" else {}
-        loaded = checkpoint.load("tiny", head, vocab=vocab, num_hidden_layers=1, initializer_range=0.2, **labels)
+        loaded = checkpoint.load(
+            "tiny", head, vocab=vocab, num_hidden_layers=1, initializer_range=0.2, **labels, **changes
+        )
         folder = tmp_path_factory.mktemp(head)
         checkpoint.save(loaded.model, folder, tokenizer=Tokenizer.load(vocab))
         return folder
@@ -40,7 +47,7 @@ def save_head(save_classifier: Callable[..., Path], tmp_path_factory: pytest.Tem
 
 @pytest.fixture(scope="session")
 def export_once(
-    classifier_folder: Path, save_head: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+    classifier_folder: Path, save_head: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> ExportOnce:
     """A function that exports a tiny classifier, or a model with another head, and keeps what it made.
 
@@ -60,3 +67,57 @@ def export_once(
         return made[key]
 
     return export
+
+
+@pytest.fixture
+def check_head(save_head: Callable[..., Path], tmp_path: Path) -> Callable[..., artifact.Manifest]:
+    """A function that converts a model with a head, and holds the result beside PyTorch as an export does.
+
+    It makes no fp32 artifact to be compared with, so that every head in every precision takes little time.
+    """
+
+    def check(
+        format: str, precision: str, head: str, max_length: int | None = None, **changes: Any
+    ) -> artifact.Manifest:
+        from squeezebert.export import build, graph
+
+        loaded = graph.load(save_head(head, **changes), max_length, build.converter(format).HEADS)
+        manifest = build.write(format, loaded, tmp_path, precision)
+        report = build.examine(tmp_path, manifest, build.record(loaded), graph=loaded)
+        assert report.failed == ()
+        assert (manifest.head, manifest.precision) == (head, precision)
+        return manifest
+
+    return check
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[[Path, Callable[[Path], None]], str]:
+    """A function that breaks a copy of an artifact, and gives what verification says when it refuses the copy."""
+
+    def check(folder: Path, damage: Callable[[Path], None]) -> str:
+        copy = tmp_path / "broken"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(folder, copy)
+        damage(Path(artifact.locate(copy)))
+        capsys.readouterr()
+        assert main(["export", "verify", str(copy)]) == 3
+        return capsys.readouterr().err
+
+    return check
+
+
+@pytest.fixture
+def refuse_swapped_labels(refused: Callable[[Path, Callable[[Path], None]], str]) -> Callable[[Path], str]:
+    """A function that makes sure that an artifact of a classifier is refused with its labels in another order."""
+
+    def swap(folder: Path) -> None:
+        values = read_json(folder / artifact.CONFIG)
+        write_json(folder / artifact.CONFIG, {**values, "labels": values["labels"][::-1]})
+
+    def check(folder: Path) -> str:
+        said = refused(folder, swap)
+        assert "labels: positive, negative, where the checkpoint has negative, positive" in said
+        return said
+
+    return check
