@@ -42,7 +42,7 @@ def save_head(save_classifier: Callable[..., Path], tmp_path_factory: pytest.Tem
         changes: dict[str, Any] = dict.fromkeys(GROUPS, 2)
         if head == "token_classification":
             changes["num_labels"] = 3
-        loaded = checkpoint.load("tiny", head, vocab=vocab, num_hidden_layers=1, initializer_range=0.1, **changes)
+        loaded = checkpoint.load("tiny", head, vocab=vocab, num_hidden_layers=1, initializer_range=0.05, **changes)
         folder = tmp_path_factory.mktemp(head)
         checkpoint.save(loaded.model, folder, tokenizer=Tokenizer.load(vocab))
         return folder

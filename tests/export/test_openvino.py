@@ -65,12 +65,13 @@ def test_a_damaged_file_is_one_line(export_once: ExportOnce, tmp_path: Path) -> 
 def test_a_wrong_scale_is_refused(export_once: ExportOnce, classifier_folder: Path, refused: Refused) -> None:
     weights = load_file(classifier_folder / "model.safetensors")
     (words,) = (each for name, each in weights.items() if name.endswith("word_embeddings.weight"))
-    scale = quantize_rows(words).scale
+    rows = quantize_rows(words).values
 
     def damage(folder: Path) -> None:
         stored = (folder / "model.bin").read_bytes()
-        assert stored.count(scale.tobytes()) == 1
-        (folder / "model.bin").write_bytes(stored.replace(scale.tobytes(), (4 * scale).tobytes()))
+        assert stored.count(rows.tobytes()) == 1
+        # The scales as they are, to these values are what scales four times too small were to the right ones.
+        (folder / "model.bin").write_bytes(stored.replace(rows.tobytes(), (rows // 4).tobytes()))
 
     said = refused(export_once("openvino", "int8"), damage)
     assert "fails: difference: " in said
