@@ -41,7 +41,7 @@ def altered(folder: Path, manifest: Manifest) -> list[str]:
         if not path.exists():
             found.append(f"files: {name} is missing")
         elif file_bytes(path) != size:
-            found.append(f"files: {name} has {file_bytes(path):,} bytes, where the manifest says {size:,}")
+            found.append(f"files: {name} has {file_bytes(path)} bytes, where the manifest says {size}")
         elif stored is not None and digest(path) != stored:
             found.append(f"files: {name} is not as it was written: its hash is not the manifest's")
     return found
