@@ -50,6 +50,7 @@ def test_reads_the_manifest(tmp_path: Path) -> None:
         ({"lengths": [600]}, "lengths must be whole numbers from 1 to 512"),
         ({"tolerance": -1}, "tolerance must be a positive number, not -1"),
         ({"files": [1]}, "files must be an object"),
+        ({"sha256": "00"}, "sha256 must be an object"),
     ],
 )
 def test_refuses(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -63,3 +64,24 @@ def test_refuses_an_unknown_kind_of_output(tmp_path: Path, kind: Any) -> None:
     manifest = artifact.read_manifest(write(tmp_path, problem_type=kind))
     with pytest.raises(InputError, match=r"config\.json: problem_type .* is none of single_label_classification"):
         Described(manifest, tmp_path)
+
+
+def test_a_page_stands_for_the_model_in_it(tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    (page / "model").mkdir(parents=True)
+    assert artifact.locate(page) == page  # nothing is in it
+    write(page / "model")
+    assert artifact.locate(page) == artifact.locate(str(page)) == page / "model"
+    assert artifact.locate(page / "model") == page / "model"
+    (page / "config.json").write_text("{}")  # a checkpoint that holds a folder of that name
+    assert artifact.locate(page) == page
+    assert artifact.locate("owner/name") == "owner/name"
+
+
+@pytest.mark.parametrize(("length", "good"), [(4, False), (5, True), (512, True), (513, False)])
+def test_lengths_that_texts_can_be_cut_to(length: int, good: bool) -> None:
+    if good:
+        artifact.check_length(length, 512)
+    else:
+        with pytest.raises(InputError, match=f"max length must lie between 5 and the model's 512, not {length}"):
+            artifact.check_length(length, 512)

@@ -20,6 +20,8 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 GOLDEN = "golden.npz"
 FORMAT = "squeezebert-native"
+PAGE_MODEL = "model"
+"""Folder of the artifact inside a page that ``squeezebert export web`` wrote."""
 VERSION = 1
 """Raised whenever a reader of the former version would misread the files."""
 
@@ -44,6 +46,13 @@ TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2, "int8": 0.1}
 """Precision -> largest allowed difference from PyTorch, as a share of the largest output. In fp32 only the order of
 sums differs: some hundred rounding errors of 6e-8 in each of some tens of steps. fp16 has 5e-4 a rounding. In int8 each
 step is off by up to 1/254 of its largest value, and the errors of twelve layers add up like a random walk's."""
+
+SMALLER = {"int8": 3.5, "fp16": 1.9}
+"""Precision -> how many times smaller than fp32 an artifact is meant to be: a little less than the ratio of the bits,
+for norms and biases stay in fp32, and the graph takes its place. Where it is less, verification says so."""
+
+_SHORTEST = 5
+"""Tokens that an artifact takes at the least: three special ones frame a pair, and something of it must be left."""
 
 SIZES = (
     "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings "
@@ -80,6 +89,8 @@ class Manifest:
     """Files that hold the model -> bytes."""
     companions: Mapping[str, int] = field(default_factory=dict)
     """Files that hold the same model for other programs -> bytes."""
+    sha256: Mapping[str, str] = field(default_factory=dict)
+    """File, or companion -> hash of its content, as :func:`squeezebert.export.stored.digest` gives it."""
     tolerance: float | None = None
     """Largest difference from PyTorch that is allowed, as a share of the largest output; None: none is stated."""
     report: Mapping[str, Any] | None = None
@@ -100,6 +111,29 @@ def is_artifact(folder: str | Path) -> bool:
         return False
     values = read_json(path)
     return isinstance(values, Mapping) and str(values.get("format", "")).startswith(_FAMILY)
+
+
+def locate(source: str | Path) -> str | Path:
+    """Folder of the model that ``source`` holds: of a page (``squeezebert export web``) the one inside it.
+
+    Any other source is given back as it is.
+    """
+    inner = Path(source) / PAGE_MODEL
+    return inner if not (Path(source) / CONFIG).exists() and is_artifact(inner) else source
+
+
+def check_length(length: int, longest: int) -> None:
+    """Make sure that texts can be cut to a number of tokens.
+
+    Args:
+        length: Tokens.
+        longest: What the model takes, tokens.
+
+    Raises:
+        InputError: ``length`` is out of range.
+    """
+    if not _SHORTEST <= length <= longest:
+        raise InputError(f"max length must lie between {_SHORTEST} and the model's {longest}, not {length}")
 
 
 def check_target(folder: str | Path) -> None:
@@ -150,7 +184,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     tolerance = values.get("tolerance")
     if tolerance is not None and not (isinstance(tolerance, (int, float)) and tolerance > 0):
         raise InputError(f"{path}: tolerance must be a positive number, not {tolerance!r}")
-    for name in ("files", "companions", "versions", "report"):
+    for name in ("files", "companions", "sha256", "versions", "report"):
         if not isinstance(values.get(name) or {}, Mapping):
             raise InputError(f"{path}: {name} must be an object")
     pair = values.get("pair")
@@ -167,6 +201,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         lengths=tuple(sorted(lengths)),
         files=values.get("files") or {},
         companions=values.get("companions") or {},
+        sha256=values.get("sha256") or {},
         tolerance=tolerance,
         report=values.get("report"),
         versions=values.get("versions") or {},

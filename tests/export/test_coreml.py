@@ -10,13 +10,12 @@ import torch
 from squeezebert import artifact, checkpoint
 from squeezebert.cli import main
 from squeezebert.errors import InputError
-from squeezebert.export import build
-from squeezebert.files import read_json, write_json
+from squeezebert.export import build, coreml, graph
 from squeezebert.runtime.engines.exported import ExportedEngine
 
 pytest.importorskip("coremltools")
 
-ExportOnce = Callable[..., Path]
+Refused = Callable[[Path, Callable[[Path], None]], str]
 
 
 @pytest.fixture(scope="module")
@@ -53,34 +52,60 @@ def test_the_program_takes_any_batch_and_length(package: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("head", [head for head in artifact.OUTPUTS if head != "sequence_classification"])
-def test_every_head(export_once: ExportOnce, head: str) -> None:
-    report = artifact.read_manifest(export_once("coreml", "fp32", head)).report
-    assert report is not None
-    assert report["failed"] == []
+def test_every_head(check_head: Callable[..., artifact.Manifest], head: str, precision: str) -> None:
+    check_head("coreml", precision, head)
 
 
+@pytest.mark.parametrize("kind", ["matrix", "bias of few numbers", "norm", "bias"])
 def test_other_weights_are_refused(
-    package: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    package: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     assert main(["export", "verify", str(package), "--checkpoint", str(source)]) == 0
     loaded = checkpoint.load(source)
+    model = loaded.model
+    changed, name = {
+        "matrix": (model.classifier.weight, "model.classifier.weight"),
+        "bias of few numbers": (model.classifier.bias, "model.classifier.bias"),
+        "norm": (model.transformer.embeddings.norm.weight, "model.transformer.embeddings.norm.weight"),
+        "bias": (model.transformer.pooler.dense.bias, "model.transformer.pooler.dense.bias"),
+    }[kind]
     with torch.no_grad():
-        loaded.model.classifier.weight *= 1.01
-    checkpoint.save(loaded.model, tmp_path / "other", tokenizer=loaded.tokenizer)
+        changed[-1] += 0.01
+    checkpoint.save(model, tmp_path / "other", tokenizer=loaded.tokenizer)
     capsys.readouterr()
     assert main(["export", "verify", str(package), "--checkpoint", str(tmp_path / "other")]) == 3
-    assert "fails: weights: model.classifier.weight not as in the checkpoint" in capsys.readouterr().err
+    assert f"fails: weights: {name} not as in the checkpoint" in capsys.readouterr().err
 
 
-def test_swapped_labels_are_refused(package: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copytree(package, tmp_path / "a")
-    values = read_json(tmp_path / "a" / "config.json")
-    write_json(tmp_path / "a" / "config.json", {**values, "labels": values["labels"][::-1]})
-    assert main(["export", "verify", str(tmp_path / "a")]) == 3
-    error = capsys.readouterr().err
-    assert "labels: positive, negative, where the checkpoint has negative, positive" in error
-    assert "labels: negative, positive in the package, positive, negative in the manifest" in error
+def test_padding_of_the_vocabulary_is_no_difference(tmp_path: Path) -> None:
+    """In the program its biases are minus infinity, whatever the checkpoint has there."""
+    loaded = checkpoint.load("tiny", "masked_lm", num_hidden_layers=1, real_vocab_size=2000)
+    with torch.no_grad():
+        loaded.model.mlm.bias.copy_(torch.linspace(-1, 1, 2048))
+    checkpoint.save(loaded.model, tmp_path / "checkpoint")
+    found = graph.load(tmp_path / "checkpoint", 64, coreml.HEADS)
+    manifest = build.write("coreml", found, tmp_path, "fp16")
+    assert coreml.inspect(tmp_path, manifest, found) == []
+    with torch.no_grad():
+        found.module.model.mlm.bias[1999] += 1
+    assert coreml.inspect(tmp_path, manifest, found) == ["weights: model.mlm.bias not as in the checkpoint"]
+
+
+def test_a_changed_byte_is_refused_without_the_checkpoint(package: Path, refused: Refused) -> None:
+    def damage(folder: Path) -> None:
+        (weights,) = folder.rglob("weight.bin")
+        content = bytearray(weights.read_bytes())
+        content[len(content) // 2] ^= 1
+        weights.write_bytes(content)
+
+    assert "fails: files: model.mlpackage is not as it was written" in refused(package, damage)
+
+
+def test_swapped_labels_are_refused(package: Path, refuse_swapped_labels: Callable[[Path], str]) -> None:
+    said = refuse_swapped_labels(package)
+    assert "labels: negative, positive in the package, positive, negative in the manifest" in said
 
 
 def test_what_cannot_be_done_is_one_line(

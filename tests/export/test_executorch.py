@@ -21,7 +21,7 @@ for _package in ("executorch", "torchao"):
 
 pytestmark = pytest.mark.slow  # its converter takes half a minute for the smallest of models
 
-ExportOnce = Callable[..., Path]
+Refused = Callable[[Path, Callable[[Path], None]], str]
 
 
 def weights_of(checkpoint: Path) -> dict[str, NDArray[np.float32]]:
@@ -79,17 +79,10 @@ def test_int8_is_small_and_close(int8: Path, source: Path) -> None:
     assert len(stored) < 4 * sum(each.size for each in weights_of(source).values())
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("head", [head for head in artifact.OUTPUTS if head != "sequence_classification"])
-def test_every_head(export_once: ExportOnce, head: str) -> None:
-    report = artifact.read_manifest(export_once("executorch", "fp32", head)).report
-    assert report is not None
-    assert report["failed"] == []
-
-
-def test_masked_lm_in_int8(export_once: ExportOnce) -> None:
-    report = artifact.read_manifest(export_once("executorch", "int8", "masked_lm")).report
-    assert report is not None
-    assert [line for line in report["failed"] if not line.startswith("latency: ")] == []
+def test_every_head(check_head: Callable[..., artifact.Manifest], head: str, precision: str) -> None:
+    check_head("executorch", precision, head)
 
 
 def test_classify_runs_it(fp32: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,11 +111,14 @@ def test_a_damaged_file_is_one_line(fp32: Path, tmp_path: Path, damage: Callable
     assert "\n" not in str(caught.value)
 
 
-def test_a_wrong_scale_is_refused(int8: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shutil.copytree(int8, tmp_path / "a")
-    model, scale = tmp_path / "a" / "model.pte", word_rows(source).scale
-    stored = model.read_bytes()
-    assert stored.count(scale.tobytes()) == 1
-    model.write_bytes(stored.replace(scale.tobytes(), (4 * scale).tobytes()))
-    assert main(["export", "verify", str(tmp_path / "a")]) == 3
-    assert "fails: difference: " in capsys.readouterr().err
+def test_a_wrong_scale_is_refused(int8: Path, source: Path, refused: Refused) -> None:
+    def damage(folder: Path) -> None:
+        stored, scale = (folder / "model.pte").read_bytes(), word_rows(source).scale
+        assert stored.count(scale.tobytes()) == 1
+        (folder / "model.pte").write_bytes(stored.replace(scale.tobytes(), (4 * scale).tobytes()))
+
+    assert "fails: difference: " in refused(int8, damage)
+
+
+def test_swapped_labels_are_refused(int8: Path, refuse_swapped_labels: Callable[[Path], str]) -> None:
+    refuse_swapped_labels(int8)

@@ -16,6 +16,8 @@ from squeezebert.cli import main
 from squeezebert.export import build, golden, graph, native
 from squeezebert.runtime.engines.native import NativeEngine, library_path
 
+Refused = Callable[[Path, Callable[[Path], None]], str]
+
 pytestmark = pytest.mark.skipif(library_path() is None, reason="built without the native engine")
 
 
@@ -77,11 +79,52 @@ def test_broken_artifact_is_refused(
     save_file({**tensors, scale: tensors[scale] * 50}, folder / artifact.WEIGHTS)
     assert main(["export", "verify", str(folder)]) == 3
     assert "difference: " in capsys.readouterr().err
-    save_file(tensors, folder / artifact.WEIGHTS)
-    values = json.loads((folder / artifact.CONFIG).read_text())
-    (folder / artifact.CONFIG).write_text(json.dumps({**values, "labels": values["labels"][::-1]}))
-    assert main(["export", "verify", str(folder)]) == 3
-    assert "labels: positive, negative, where the checkpoint has negative, positive" in capsys.readouterr().err
+
+
+def test_a_changed_bit_is_refused(classifier_folder: Path, tmp_path: Path, refused: Refused) -> None:
+    """One that no output shows: a wrong file need not be wrong by much."""
+
+    def damage(folder: Path) -> None:
+        content = bytearray((folder / artifact.WEIGHTS).read_bytes())
+        content[-4] ^= 1  # of the last fp32 number, the last bit
+        (folder / artifact.WEIGHTS).write_bytes(content)
+
+    build.export_native(classifier_folder, tmp_path / "artifact")
+    said = refused(tmp_path / "artifact", damage)
+    assert said.endswith("fails: files: model.safetensors is not as it was written: its hash is not the manifest's\n")
+
+
+def test_swapped_labels_are_refused(
+    classifier_folder: Path, tmp_path: Path, refuse_swapped_labels: Callable[[Path], str]
+) -> None:
+    build.export_native(classifier_folder, tmp_path / "artifact")
+    refuse_swapped_labels(tmp_path / "artifact")
+
+
+def test_max_length_cuts_the_positions(
+    classifier_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, short = tmp_path / "whole", tmp_path / "short"
+    assert main(["export", "native", str(classifier_folder), str(whole), "--precision", "int8"]) == 0
+    assert main(["export", "native", str(classifier_folder), str(short), "--max-length", "64"]) == 0
+    manifest = artifact.read_manifest(short)
+    assert manifest.max_position_embeddings == 64
+    assert manifest.report is not None
+    assert manifest.report["failed"] == []
+    tensors = load_file(short / artifact.WEIGHTS)
+    assert tensors["embeddings.position.weight"].shape[0] == 64
+    np.testing.assert_array_equal(
+        tensors["embeddings.position.weight"], load_file(whole / artifact.WEIGHTS)["embeddings.position.weight"][:64]
+    )
+    assert main(["export", "verify", str(short), "--checkpoint", str(classifier_folder)]) == 0
+    capsys.readouterr()
+    text = "a great film " * 10
+    assert main(["classify", "--model", str(short), text]) == 0
+    got = capsys.readouterr().out
+    assert main(["classify", "--model", str(whole), text]) == 0
+    assert capsys.readouterr().out == got
+    assert main(["export", "native", str(classifier_folder), str(short), "--max-length", "513"]) == 2
+    assert "max length must lie between 5 and the model's 512, not 513" in capsys.readouterr().err
 
 
 def test_artifact_of_before_tolerances_were_stated(classifier_folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from squeezebert.artifact import Manifest
 from squeezebert.errors import InputError
 from squeezebert.export import golden as goldens
 from squeezebert.export.golden import Golden, Probe
-from squeezebert.export.verify import Accuracy, Report, agreements, checks, clock, differences, labels_differ
+from squeezebert.export.verify import Accuracy, Report, agreements, checks, clock, differences, labels_differ, notes
 
 MANIFEST = Manifest(
     format="onnx",
@@ -50,6 +50,9 @@ def golden(logits: Any, labels: tuple[str, ...] = ("bad", "good")) -> Golden:
         ({}, None),
         ({"relative_difference": 0.11}, "difference: 11.00% of the largest output, where 10.00% is allowed"),
         ({"relative_difference": float("nan")}, "difference: "),
+        ({"companions": {"model.ort": 0.1}}, None),
+        ({"companions": {"model.ort": 0.11}}, "model.ort: 11.00% of the largest output, where 10.00% is allowed"),
+        ({"companions": {"model.ort": float("nan")}}, "model.ort: "),
         ({"bytes": 200}, "size: 0.0 MB, not smaller"),
         ({"latency_ms": {"1x32": 2.5, "1x128": 2.0, "8x128": 3.0}}, None),  # one of three may be slower
         ({"latency_ms": {"1x32": 2.5, "1x128": 3.5, "8x128": 3.0}}, "latency: not faster than fp32 here"),
@@ -68,6 +71,25 @@ def test_checks_name_what_is_not_good_enough(changes: dict[str, Any], message: s
     else:
         assert len(failed) == 1
         assert failed[0].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("precision", "size", "note"),
+    [
+        ("int8", 57, None),  # 200 / 57 = 3.509
+        ("int8", 58, "size: 3.45 times smaller than fp32, where int8 is meant to be 3.5 times"),
+        ("fp16", 105, None),  # 200 / 105 = 1.905
+        ("fp16", 106, "size: 1.89 times smaller than fp32, where fp16 is meant to be 1.9 times"),
+        ("fp32", 200, None),
+    ],
+)
+def test_a_size_that_falls_short_is_noted(precision: str, size: int, note: str | None) -> None:
+    found = replace(GOOD, bytes=size, fp32_bytes=None if precision == "fp32" else 200)
+    assert notes(found, replace(MANIFEST, precision=precision)) == ([] if note is None else [note])
+    if note is not None:
+        noted = replace(found, notes=(note,))
+        assert f"note        {note}" in noted.describe()
+        assert noted.to_dict()["notes"] == [note]
 
 
 def test_fp32_may_be_as_slow_as_it_likes() -> None:

@@ -11,12 +11,13 @@ from squeezebert.cli import main
 from squeezebert.errors import InputError
 from squeezebert.export import native, web
 from squeezebert.runtime import models
+from squeezebert.runtime.engines.native import library_path
 
 
 def test_folder_is_whole(classifier_folder: Path, tmp_path: Path) -> None:
     assert main(["export", "web", str(classifier_folder), str(tmp_path / "site")]) == 0
     site = tmp_path / "site"
-    assert sorted(file.name for file in (site / "model").iterdir()) == sorted(web.MODEL_FILES)
+    assert sorted(file.name for file in (site / "model").iterdir()) == sorted((*web.MODEL_FILES, artifact.GOLDEN))
     assert artifact.read_manifest(site / "model").labels == ("negative", "positive")
     for name in ("main.js", "worker.js", "thread.js", "style.css", "squeezebert.wasm", "squeezebert-relaxed.wasm"):
         assert (site / name).stat().st_size > 0
@@ -37,6 +38,37 @@ def test_shipped_model_is_copied(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for name in web.MODEL_FILES:
         shipped = Path(models.find(models.DEFAULT)) / name
         assert (tmp_path / "site" / "model" / name).read_bytes() == shipped.read_bytes()
+
+
+@pytest.mark.skipif(library_path() is None, reason="built without the native engine")
+def test_a_page_stands_for_its_model(
+    classifier_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    refuse_swapped_labels: Callable[[Path], str],
+) -> None:
+    site = tmp_path / "site"
+    words = ["export", "web", str(classifier_folder), str(site), "--precision", "int8", "--max-length", "64"]
+    assert main(words) == 0
+    assert artifact.read_manifest(site / "model").max_position_embeddings == 64
+    assert main(["export", "verify", str(site)]) == 0
+    assert main(["export", "verify", str(site), "--checkpoint", str(classifier_folder)]) == 0
+    assert "of the labels of" in capsys.readouterr().out
+    texts = ["a great film", "dull"]
+    assert main(["classify", "--model", str(site), *texts]) == 0
+    got = capsys.readouterr().out
+    assert main(["classify", "--model", str(site / "model"), *texts]) == 0
+    assert capsys.readouterr().out == got
+    refuse_swapped_labels(site)
+    # A page may be made from a page's model, whose golden outputs come along; its length is what it is.
+    assert main(["export", "web", str(site), str(tmp_path / "again")]) == 0
+    assert main(["export", "verify", str(tmp_path / "again")]) == 0
+    capsys.readouterr()
+    assert main(["export", "web", str(site), str(tmp_path / "third"), "--max-length", "32"]) == 2
+    error = capsys.readouterr().err
+    assert "is exported already, up to its own length; give --max-length a checkpoint" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "third").exists()
 
 
 def test_refusals(classifier_folder: Path, save_classifier: Callable[..., Path], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from squeezebert import artifact
 from squeezebert.errors import InputError
-from squeezebert.export.formats import CONVERTED, ENGINE
+from squeezebert.export.formats import CONVERTED, ENGINE, ENGINE_PRECISIONS
 from squeezebert.runtime import models
 
 if TYPE_CHECKING:
@@ -25,18 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     formats = parser.add_subparsers(dest="format", metavar="FORMAT", required=True)
     for name, summary in ENGINE.items():
         command = formats.add_parser(name, help=summary, description=summary)
-        _add_paths(command)
-        command.add_argument("--force", action="store_true", help="keep an artifact that fails its checks, marked")
+        _add_common(command, ENGINE_PRECISIONS)
         if name == "native":
             _add_dev(command)
     for name, (precisions, summary) in CONVERTED.items():
         command = formats.add_parser(name, help=summary, description=f"Convert {summary}, and verify the result.")
-        _add_paths(command)
-        command.add_argument("--precision", choices=precisions, help=f"number format of the weights ({precisions[-1]})")
-        command.add_argument(
-            "--max-length", type=int, metavar="N", help="longest sequence that the artifact takes, tokens (the model's)"
-        )
-        command.add_argument("--force", action="store_true", help="keep an artifact that fails its checks, marked")
+        _add_common(command, precisions)
         _add_dev(command)
     verify = formats.add_parser(
         "verify", help="run an artifact's checks again, here", description="Run an artifact's checks again, here."
@@ -50,9 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_dev(verify)
 
 
-def _add_paths(parser: argparse.ArgumentParser) -> None:
+def _add_common(parser: argparse.ArgumentParser, precisions: tuple[str, ...]) -> None:
+    """What every format takes."""
     parser.add_argument("source", metavar="CHECKPOINT", help="folder or hub id of a checkpoint")
     parser.add_argument("output", metavar="OUT", type=Path, help="where to write; a former artifact is replaced")
+    parser.add_argument("--precision", choices=precisions, help=f"number format of the weights ({precisions[-1]})")
+    parser.add_argument(
+        "--max-length", type=int, metavar="N", help="longest sequence that the artifact takes, tokens (the model's)"
+    )
+    parser.add_argument("--force", action="store_true", help="keep an artifact that fails its checks, marked")
 
 
 def _add_dev(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     dev = _dev(args)
 
     from squeezebert.export import build
+    from squeezebert.export.stored import file_bytes
     from squeezebert.export.verify import VerificationError
 
     if args.format == "verify":
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         marked = f", although it fails: {'; '.join(found.failed)}" if found.failed else ""
     elif args.format == "native" or not artifact.is_artifact(models.find(args.source)):
         marked = f"; not verified: {build.why_unverified() or build.RANDOM_WEIGHTS}"
-    print(f"{args.output}: written, {args.format}, {build.file_bytes(args.output) / 1e6:.1f} MB{marked}")
+    print(f"{args.output}: written, {args.format}, {file_bytes(args.output) / 1e6:.1f} MB{marked}")
     return 0
 
 
@@ -97,9 +98,9 @@ def _export(args: argparse.Namespace, dev: Dev | None) -> Report | None:
     from squeezebert.export import build, web
 
     if args.format == "native":
-        return build.export_native(args.source, args.output, dev=dev, force=args.force)
+        return build.export_native(args.source, args.output, max_length=args.max_length, dev=dev, force=args.force)
     if args.format == "web":
-        return web.export(models.find(args.source), args.output, force=args.force)
+        return web.export(models.find(args.source), args.output, max_length=args.max_length, force=args.force)
     return build.export(
         args.format,
         args.source,

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from squeezebert import artifact
 from squeezebert.errors import InputError, require
+from squeezebert.export.stored import altered, digests
+from squeezebert.export.stored import file_bytes as file_bytes
 from squeezebert.files import atomic_folder, read_json, write_json
 from squeezebert.folder import is_size
 
@@ -46,7 +48,7 @@ class Written:
     files: tuple[str, ...]
     """Files and folders that hold the model."""
     companions: tuple[str, ...] = ()
-    """The same model for other programs, which nothing here runs."""
+    """The same model for other programs; verified too, and not what ``classify`` runs."""
     lengths: tuple[int, ...] = ()
     """Sequence lengths that they are made for, tokens; empty: any."""
     tolerance: float | None = None
@@ -139,13 +141,19 @@ def export(
 
 
 def export_native(
-    source: str | Path, folder: str | Path, *, dev: Dev | None = None, force: bool = False
+    source: str | Path,
+    folder: str | Path,
+    *,
+    max_length: int | None = None,
+    dev: Dev | None = None,
+    force: bool = False,
 ) -> Report | None:
     """Write a checkpoint for the native engine; where torch and the engine are installed, verify it.
 
     Args:
         source: Folder or hub id of a checkpoint, or a size name (random weights, for timing).
         folder: Where to write; a former artifact is replaced.
+        max_length: Longest sequence that the artifact takes, tokens; None: the model's.
         dev: Labelled data to score it on.
         force: Keep an artifact that fails its checks; its manifest says which.
 
@@ -153,7 +161,8 @@ def export_native(
         What verification found, as the manifest has it; None: it was not verified.
 
     Raises:
-        InputError: As :func:`squeezebert.export.native.export`; or there are labelled data, and nothing to verify with.
+        InputError: As :func:`squeezebert.export.native.export`; ``max_length`` is out of range; or there are
+            labelled data, and nothing to verify with.
         MissingExtraError: As :func:`squeezebert.export.native.export`.
         VerificationError: A check failed.
         OSError: ``folder`` cannot be written, or the disk is full.
@@ -165,7 +174,7 @@ def export_native(
     if missing is not None and dev is not None:
         raise InputError(f"{dev.path}: cannot be scored here: {missing}; leave out --dev")
     with atomic_folder(folder) as target:
-        native.write(source, target)
+        native.write(source, target, max_length)
         if missing is not None:
             return None
 
@@ -174,7 +183,7 @@ def export_native(
         from squeezebert.export.verify import VerificationError
 
         manifest = artifact.read_manifest(target)
-        graph = graphs.load(source, None, tuple(artifact.OUTPUTS))
+        graph = graphs.load(source, max_length, tuple(artifact.OUTPUTS))
         golden = record(graph)
         report = examine(target, manifest, golden, graph=graph, dev=dev)
         if report.failed and not force:
@@ -198,7 +207,7 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None, dev: Dev
     """Verify an artifact again, here.
 
     Args:
-        folder: The artifact.
+        folder: The artifact, or the page that holds it.
         checkpoint: What it was exported from: PyTorch runs it anew, and the fp32 artifact is made again to be timed
             beside. None: the golden outputs in the artifact are compared with, and latency with nothing.
         dev: Labelled data to score it on; needs ``checkpoint``.
@@ -209,6 +218,7 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None, dev: Dev
     """
     from squeezebert.export import golden as goldens
 
+    folder = Path(artifact.locate(folder))
     manifest = artifact.read_manifest(folder)
     if manifest.format not in (*FORMATS, NATIVE):
         known = ", ".join((*FORMATS, NATIVE))
@@ -216,7 +226,7 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None, dev: Dev
     if checkpoint is None:
         if dev is not None:
             raise InputError("--dev compares with the checkpoint; give it with --checkpoint")
-        return examine(Path(folder), manifest, goldens.load(folder))
+        return examine(folder, manifest, goldens.load(folder))
 
     from squeezebert.export import graph as graphs
 
@@ -228,7 +238,7 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None, dev: Dev
     if not same:
         raise InputError(f"{folder}: has the head {manifest.head}, but {checkpoint} has {graph.head}")
     with twin(manifest, graph) as fp32:
-        return examine(Path(folder), manifest, record(graph), fp32=fp32, graph=graph, dev=dev)
+        return examine(folder, manifest, record(graph), fp32=fp32, graph=graph, dev=dev)
 
 
 def converter(format: str) -> Converter:
@@ -267,6 +277,7 @@ def write(format: str, graph: Graph, folder: Path, precision: str, form: Form | 
         lengths=written.lengths,
         files={name: file_bytes(folder / name) for name in written.files},
         companions={name: file_bytes(folder / name) for name in written.companions},
+        sha256=digests(folder, (*written.files, *written.companions)),
         tolerance=written.tolerance or artifact.TOLERANCES[precision],
         versions={package: version(package) for package in ("squeezebert", "torch", *module.PACKAGES)},
     )
@@ -322,7 +333,24 @@ def examine(
             the checkpoint's weights in fp32.
         graph: The checkpoint, for ``dev``.
         dev: Labelled data.
+
+    Raises:
+        InputError: A file cannot be read, or ``dev`` cannot be scored.
+        MissingExtraError: The format's runtime is not installed.
     """
+    report = _examine(folder, manifest, golden, fp32, graph, dev)
+    return replace(report, failed=(*report.failed, *altered(folder, manifest)))
+
+
+def _examine(
+    folder: Path,
+    manifest: artifact.Manifest,
+    golden: Golden,
+    fp32: Path | None,
+    graph: Graph | None,
+    dev: Dev | None,
+) -> Report:
+    """What running the artifact, or reading it back, finds."""
     from squeezebert.export.verify import inspected
     from squeezebert.export.verify import verify as run_checks
     from squeezebert.host import usable_cpus
@@ -344,6 +372,7 @@ def examine(
     return run_checks(
         engine,
         golden,
+        companions=_companions(folder, manifest),
         size=sum(file_bytes(folder / name) for name in manifest.files),
         threads=usable_cpus(),
         twin=None if fp32 is None else ExportedEngine.load(fp32),
@@ -376,6 +405,25 @@ def _examine_native(
     )
 
 
+def _companions(folder: Path, manifest: artifact.Manifest) -> dict[str, ExportedEngine]:
+    """The files that hold the same model for other programs, in ONNX Runtime, which the only ones there are made for.
+
+    Raises:
+        InputError: One is missing or damaged.
+    """
+    from squeezebert.host import usable_cpus
+    from squeezebert.runtime.engines import onnx
+    from squeezebert.runtime.engines.exported import ExportedEngine
+
+    missing = [name for name in manifest.companions if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"{folder}: {missing[0]} is missing; export the checkpoint again")
+    return {
+        name: ExportedEngine(folder, manifest, onnx.open_file(folder / name, usable_cpus()))
+        for name in manifest.companions
+    }
+
+
 def _accuracy(engine: ExportedEngine | NativeEngine, graph: Graph, dev: Dev) -> Accuracy:
     """Score checkpoint and artifact on the same rows."""
     import torch
@@ -406,9 +454,3 @@ def _torch_run(graph: Graph) -> Run:
         return {name: each.numpy() for name, each in zip(graph.outputs, outputs, strict=True)}
 
     return run
-
-
-def file_bytes(path: Path) -> int:
-    """Size of a file, or of all files in a folder."""
-    files = [each for each in path.rglob("*") if each.is_file()] if path.is_dir() else [path]
-    return sum(each.stat().st_size for each in files)

@@ -28,6 +28,7 @@ MODEL = "model.mlpackage"
 
 _MOST_ROWS = 64  # Core ML asks for a bound
 _DEFAULT_LENGTH = 128
+_DECODER_BIAS = "model.mlm.bias"
 
 
 def convert(graph: Graph, folder: Path, precision: str, form: Form | None = None) -> Written:
@@ -69,7 +70,8 @@ def inspect(folder: Path, manifest: Manifest, graph: Graph | None) -> list[str]:
     Args:
         folder: The artifact.
         manifest: What it should be.
-        graph: The checkpoint, to compare weights with; None: only inputs, outputs and labels are looked at.
+        graph: The checkpoint, to compare weights with; None: only inputs, outputs and labels are looked at, for
+            whether the weights are those that were written is told by their hash.
 
     Raises:
         InputError: It is damaged.
@@ -111,13 +113,15 @@ def _interface_differs(description: Any, manifest: Manifest) -> list[str]:
 
 
 def _weights_differ(package: Path, precision: str, graph: Graph) -> list[str]:
-    """Which of the checkpoint's matrices are not in a package, to the last bit."""
+    """Which of the checkpoint's matrices, norms and biases are not in a package, to the last bit."""
     kind = np.float16 if precision == "fp16" else np.float32
-    stored = b"".join(file.read_bytes() for file in sorted(package.rglob("weight.bin")))
-    pooled = uses_pooler(graph.head)  # converters leave out what no output depends on
-    missing = [
-        name
-        for name, each in rewrite(graph.module, "split", int8_embeddings=False).state_dict().items()
-        if each.ndim == 2 and (pooled or ".pooler." not in name) and each.numpy().astype(kind).tobytes() not in stored
-    ]
+    # Values of a few numbers, as a classifier's biases, stand in the program itself.
+    files = [file for file in sorted(package.rglob("*")) if file.name == "weight.bin" or file.suffix == ".mlmodel"]
+    stored = b"".join(file.read_bytes() for file in files)
+    weights = rewrite(graph.module, "split", int8_embeddings=False).state_dict()
+    if not uses_pooler(graph.head):  # converters leave out what no output depends on
+        weights = {name: each for name, each in weights.items() if ".pooler." not in name}
+    if _DECODER_BIAS in weights:  # in the program, rows that only pad the vocabulary are minus infinity
+        weights[_DECODER_BIAS] = weights[_DECODER_BIAS][: graph.loaded.config.real_vocab_size]
+    missing = [name for name, each in weights.items() if each.numpy().astype(kind).tobytes() not in stored]
     return [f"weights: {', '.join(missing)} not as in the checkpoint"] if missing else []

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from squeezebert.model.grouped import Form
 
+ENGINE_PRECISIONS = ("int8",)
+"""Of the native engine's formats."""
+
 ENGINE: dict[str, str] = {
     "native": "int8, a folder for this package's own engine",
     "web": "int8, a folder for any static host: a page that runs the model in the browser",

@@ -77,8 +77,8 @@ def load(source: str | Path, max_length: int | None, heads: tuple[str, ...]) -> 
         raise InputError(f"{source}: has the head {head}; this format carries {', '.join(heads)}")
     loaded = checkpoint.load(source, head)
     positions = loaded.config.max_position_embeddings
-    if max_length is not None and not 5 <= max_length <= positions:
-        raise InputError(f"max length must lie between 5 and the model's {positions}, not {max_length}")
+    if max_length is not None:
+        artifact.check_length(max_length, positions)
     return Graph(_Traced(loaded.model, head).eval(), head, loaded, max_length or positions)
 
 

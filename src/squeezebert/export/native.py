@@ -25,11 +25,13 @@ from squeezebert import arrays, artifact
 from squeezebert.arrays import Arrays
 from squeezebert.errors import InputError
 from squeezebert.export.quantize import quantize_rows
+from squeezebert.export.stored import digests, file_bytes
 from squeezebert.files import atomic_folder, safetensors_errors, write_json
 from squeezebert.model.config import ModelConfig
 from squeezebert.model.shapes import uses_pooler
 
 _PREFIX = "transformer."
+_POSITIONS = "embeddings.position.weight"
 _FP32_WEIGHTS = ("embeddings.token_type.weight", "classifier.weight")
 
 
@@ -46,15 +48,17 @@ class Quantized:
     """Where they come from; its weights are forgotten, to save memory."""
 
 
-def quantize(source: str | Path, head: str | None = None) -> Quantized:
+def quantize(source: str | Path, head: str | None = None, max_length: int | None = None) -> Quantized:
     """Load a checkpoint and quantise it.
 
     Args:
         source: Folder or hub id of a checkpoint, or a size name (random weights, for timing).
         head: The head that is wanted, one of :data:`squeezebert.artifact.HEADS`; None: the one that it carries.
+        max_length: Longest sequence that the artifact is to take, tokens; None: the model's.
 
     Raises:
-        InputError: The checkpoint cannot be read, or has a head that the engine lacks.
+        InputError: The checkpoint cannot be read, or has a head that the engine lacks; or ``max_length`` is out of
+            range.
         MissingExtraError: Its weights are no safetensors, and torch, which reads others, is not installed.
     """
     loaded = arrays.load(source, head)
@@ -62,6 +66,9 @@ def quantize(source: str | Path, head: str | None = None) -> Quantized:
     if head not in artifact.HEADS:
         raise InputError(f"{source}: has the head {head}; only {', '.join(artifact.HEADS)} can be exported")
     config, length, pair = loaded.config, loaded.extra.get("max_length"), loaded.extra.get("pair")
+    if max_length is not None:
+        artifact.check_length(max_length, config.max_position_embeddings)
+        config = config.replace(max_position_embeddings=max_length)
     manifest = artifact.Manifest(
         head=head,
         labels=config.labels if head.endswith("classification") else (),
@@ -73,6 +80,8 @@ def quantize(source: str | Path, head: str | None = None) -> Quantized:
     )
     pooler = uses_pooler(loaded.head)
     state = {name: value for name, value in loaded.state.items() if pooler or "pooler" not in name}
+    positions = next(name for name in state if name.endswith(_POSITIONS))
+    state[positions] = state[positions][: config.max_position_embeddings]
     tensors = pack(state)
     return Quantized(manifest, config_values(config, manifest), tensors, replace(loaded, state={}))
 
@@ -94,14 +103,18 @@ def export(source: str | Path, folder: str | Path) -> None:
         write(source, target)
 
 
-def write(source: str | Path, folder: Path) -> None:
-    """Write a checkpoint's artifact into a folder that exists; else as :func:`export`."""
-    model = quantize(source)
+def write(source: str | Path, folder: Path, max_length: int | None = None) -> None:
+    """Write a checkpoint's artifact into a folder that exists, for sequences up to a length; else as :func:`export`."""
+    model = quantize(source, max_length=max_length)
     with safetensors_errors(folder / artifact.WEIGHTS):
         save_file(model.tensors, folder / artifact.WEIGHTS)
     if model.checkpoint.tokenizer is not None:
         model.checkpoint.tokenizer.save(folder)
-    write_json(folder / artifact.CONFIG, model.config)
+    stored = {
+        "files": {artifact.WEIGHTS: file_bytes(folder / artifact.WEIGHTS)},
+        "sha256": digests(folder, [artifact.WEIGHTS]),
+    }
+    write_json(folder / artifact.CONFIG, model.config | stored)
     (folder / artifact.WEIGHTS).chmod((folder / artifact.CONFIG).stat().st_mode)
 
 

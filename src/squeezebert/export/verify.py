@@ -5,14 +5,14 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezebert.artifact import Manifest
+from squeezebert.artifact import SMALLER, Manifest
 from squeezebert.evaluation.metrics import decide
 from squeezebert.export.golden import Golden, Run, kept
 from squeezebert.runtime.engines import kind_of
@@ -59,6 +59,8 @@ class Report:
     """Of an output from PyTorch's."""
     relative_difference: float | None = None
     """The same as a share of the largest output; of several outputs the worst."""
+    companions: Mapping[str, float] = field(default_factory=dict)
+    """File that holds the same model for other programs -> its relative difference."""
     label_agreement: float | None = None
     """Share of the decisions that are the same, by name; None: the head decides nothing."""
     bytes: int
@@ -75,29 +77,37 @@ class Report:
     """Where it was measured."""
     accuracy: Accuracy | None = None
     """None: no labelled data were given."""
+    notes: tuple[str, ...] = ()
+    """What falls short of its aim without being wrong, a line each."""
     failed: tuple[str, ...] = ()
     """What is not good enough, a line each; an artifact that has any was kept by force."""
 
     def to_dict(self) -> dict[str, Any]:
         """Fields for the manifest; a difference that is not finite, which JSON has no word for, is None."""
-        values = {**asdict(self), "failed": list(self.failed)}
-        for name in ("largest_difference", "relative_difference"):
-            if values[name] is not None and not np.isfinite(values[name]):
-                values[name] = None
-        return values
+        return {
+            **asdict(self),
+            "largest_difference": _finite(self.largest_difference),
+            "relative_difference": _finite(self.relative_difference),
+            "companions": {name: _finite(value) for name, value in self.companions.items()},
+            "notes": list(self.notes),
+            "failed": list(self.failed),
+        }
 
     def describe(self) -> list[str]:
         """Lines for people."""
         size = f"size        {self.bytes / 1e6:.1f} MB"
         if self.fp32_bytes is not None:
-            size += f", fp32 {self.fp32_bytes / 1e6:.1f} MB"
+            size += f", fp32 {self.fp32_bytes / 1e6:.1f} MB, {self.fp32_bytes / self.bytes:.2f} times as large"
+        notes = [f"note        {line}" for line in self.notes]
         if not self.executed:
-            return [size, "not executed: nothing here runs this format; its files were read back and compared"]
+            return [size, *notes, "not executed: nothing here runs this format; its files were read back and compared"]
         assert self.largest_difference is not None
         assert self.relative_difference is not None
         lines = [
             f"difference  {self.largest_difference:.2g} at most, {self.relative_difference:.2%} of the largest output",
         ]
+        for name, value in self.companions.items():
+            lines.append(f"{name:<11} {value:.2%} of the largest output")
         if self.label_agreement is not None:
             lines.append(f"agreement   {self.label_agreement:.2%} of the labels of {self.rows} rows")
         lines.append(size)
@@ -110,13 +120,14 @@ class Report:
             lines.append(
                 f"{found.metric:<11} {found.artifact:.4f}, PyTorch {found.checkpoint:.4f}, on {found.rows:,} rows"
             )
-        return lines
+        return lines + notes
 
 
 def verify(
     engine: ExportedEngine | NativeEngine,
     golden: Golden,
     *,
+    companions: Mapping[str, ExportedEngine] | None = None,
     size: int,
     threads: int,
     twin: ExportedEngine | None = None,
@@ -129,6 +140,7 @@ def verify(
     Args:
         engine: The artifact, in its runtime.
         golden: What PyTorch gives.
+        companions: Files that hold the same model for other programs -> engines that run them.
         size: Bytes of the artifact's files.
         threads: Cores that the engines use, for the record.
         twin: The fp32 artifact of the same format, to be clocked beside; None: there is none.
@@ -140,8 +152,9 @@ def verify(
         The report, with the checks that failed.
     """
     manifest = engine.manifest
-    outputs = [kept(engine.outputs(each.ids, each.mask, each.types), each.mask) for each in golden.probes]
+    outputs = _run(engine, golden)
     largest, relative = differences(golden, outputs)
+    beside = {name: differences(golden, _run(each, golden))[1] for name, each in (companions or {}).items()}
     runs = [engine.outputs] if twin is None else [engine.outputs, twin.outputs]
     known_ids = 1 + max(int(each.ids.max()) for each in golden.probes)
     latency = clock(runs, manifest.max_position_embeddings, known_ids)
@@ -151,6 +164,7 @@ def verify(
         rows=sum(len(each.ids) for each in golden.probes),
         largest_difference=largest,
         relative_difference=relative,
+        companions=beside,
         label_agreement=agreement,
         bytes=size,
         fp32_bytes=fp32_bytes,
@@ -163,7 +177,7 @@ def verify(
     failed = [*labels_differ(manifest, golden), *checks(report, manifest, max_accuracy_drop)]
     if clear is not None and clear < 1:
         failed.append(f"agreement: of the labels that PyTorch is sure of, only {clear:.2%} are the same")
-    return replace(report, failed=tuple(failed))
+    return replace(report, notes=tuple(notes(report, manifest)), failed=tuple(failed))
 
 
 def inspected(
@@ -185,7 +199,30 @@ def inspected(
     report = Report(
         executed=False, bytes=size, fp32_bytes=fp32_bytes, latency_ms={}, threads=threads, machine=machine()
     )
-    return replace(report, failed=(*labels_differ(manifest, golden), *checks(report, manifest, 0.0), *found))
+    failed = (*labels_differ(manifest, golden), *checks(report, manifest, 0.0), *found)
+    return replace(report, notes=tuple(notes(report, manifest)), failed=failed)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and np.isfinite(value) else None
+
+
+def _run(engine: ExportedEngine | NativeEngine, golden: Golden) -> list[dict[str, NDArray[np.float32]]]:
+    """What an engine gives for the probes, of that what golden outputs keep."""
+    return [kept(engine.outputs(each.ids, each.mask, each.types), each.mask) for each in golden.probes]
+
+
+def notes(report: Report, manifest: Manifest) -> list[str]:
+    """What of a report falls short of its aim without being wrong.
+
+    An artifact that is smaller by less than :data:`squeezebert.artifact.SMALLER` is as small as its runtime can make
+    it: a small model's graph, norms and biases weigh more beside its matrices.
+    """
+    aim = SMALLER.get(manifest.precision)
+    if aim is None or report.fp32_bytes is None or report.fp32_bytes >= aim * report.bytes:
+        return []
+    ratio = report.fp32_bytes / report.bytes
+    return [f"size: {ratio:.2f} times smaller than fp32, where {manifest.precision} is meant to be {aim:g} times"]
 
 
 def checks(report: Report, manifest: Manifest, max_accuracy_drop: float) -> list[str]:
@@ -193,8 +230,9 @@ def checks(report: Report, manifest: Manifest, max_accuracy_drop: float) -> list
     failed = []
     tolerance = manifest.tolerance or 0.0
     relative = report.relative_difference
-    if relative is not None and not relative <= tolerance:  # NaN fails too
-        failed.append(f"difference: {relative:.2%} of the largest output, where {tolerance:.2%} is allowed")
+    for what, value in (("difference", relative), *report.companions.items()):
+        if value is not None and not value <= tolerance:  # NaN fails too
+            failed.append(f"{what}: {value:.2%} of the largest output, where {tolerance:.2%} is allowed")
     if report.fp32_bytes is not None and report.bytes >= report.fp32_bytes:
         failed.append(f"size: {report.bytes / 1e6:.1f} MB, not smaller than fp32's {report.fp32_bytes / 1e6:.1f} MB")
     if manifest.precision == "int8" and report.fp32_latency_ms is not None:

@@ -20,25 +20,31 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).resolve().parents[1] / "web"
 """The built page, its scripts and the engine's WebAssembly modules."""
-MODEL = "model"
+MODEL = artifact.PAGE_MODEL
 """Folder of the model, below the page."""
 MODEL_FILES = (artifact.CONFIG, "tokenizer.json", artifact.WEIGHTS)
 """What the page reads of a model."""
+_KEPT = (*MODEL_FILES, artifact.GOLDEN)
+"""The page never fetches the golden outputs; with them, the model can be verified where the page lies."""
 
 
-def export(source: str | Path, folder: str | Path, *, force: bool = False) -> Report | None:
+def export(
+    source: str | Path, folder: str | Path, *, max_length: int | None = None, force: bool = False
+) -> Report | None:
     """Write a classifier and the page that runs it; ``folder`` appears whole or not at all.
 
     Args:
         source: Folder or hub id of a checkpoint, or the folder of a model exported as native.
         folder: Where to write; a page written before is replaced.
+        max_length: Longest sequence that the model takes, tokens; None: the checkpoint's.
         force: Keep a model that fails its checks; its manifest says which.
 
     Returns:
         What verification found; None: the model was not verified here.
 
     Raises:
-        InputError: The model cannot be read, is no classifier or has no vocabulary; or ``folder`` holds something else.
+        InputError: The model cannot be read, is no classifier or has no vocabulary; ``max_length`` is out of range, or
+            goes with a model that is exported already; or ``folder`` holds something else.
         VerificationError: As :func:`squeezebert.export.build.export_native`.
         MissingExtraError: As :func:`squeezebert.export.build.export_native`.
         OSError: ``folder`` cannot be written, or the disk is full.
@@ -52,14 +58,16 @@ def export(source: str | Path, folder: str | Path, *, force: bool = False) -> Re
         shutil.copytree(PAGE, target, dirs_exist_ok=True)
         model, report = target / MODEL, None
         if artifact.is_artifact(source):
+            if max_length is not None:
+                raise InputError(f"{source}: is exported already, up to its own length; give --max-length a checkpoint")
             model.mkdir()
-            for name in MODEL_FILES:
+            for name in _KEPT:
                 if (Path(source) / name).is_file():
                     shutil.copyfile(Path(source) / name, model / name)
         else:
-            report = export_native(source, model, force=force)
+            report = export_native(source, model, max_length=max_length, force=force)
             for file in model.iterdir():
-                if file.name not in MODEL_FILES:
+                if file.name not in _KEPT:
                     file.unlink()
         check_model(model, source)
     return report

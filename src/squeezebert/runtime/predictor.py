@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from squeezebert import artifact
 from squeezebert.data.collate import collate, sorted_batches
 from squeezebert.errors import InputError
 from squeezebert.evaluation.metrics import decide
@@ -46,9 +47,8 @@ class Predictor:
     ) -> None:
         if batch_size < 1:
             raise InputError(f"batch size must be at least 1, not {batch_size}")
-        # Three special tokens frame a pair; below five tokens nothing of it would be left.
-        if max_length is not None and not 5 <= max_length <= engine.max_length:
-            raise InputError(f"max length must lie between 5 and the model's {engine.max_length}, not {max_length}")
+        if max_length is not None:
+            artifact.check_length(max_length, engine.max_length)
         self.engine = engine
         self.tokenizer = tokenizer
         self.batch_size = batch_size

@@ -14,7 +14,12 @@ from squeezebert.runtime.engines.exported import Arrays
 
 
 def load(folder: Path, manifest: Manifest, threads: int) -> OnnxSession:
-    """Open ``model.onnx``.
+    """Open ``model.onnx``; else as :func:`open_file`."""
+    return open_file(folder / "model.onnx", threads)
+
+
+def open_file(path: Path, threads: int) -> OnnxSession:
+    """Open a model in ONNX's form or in ONNX Runtime's own.
 
     Raises:
         InputError: It is damaged.
@@ -25,9 +30,9 @@ def load(folder: Path, manifest: Manifest, threads: int) -> OnnxSession:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors; it warns of every value that it folds
     try:
-        session = runtime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no base
-        raise InputError(f"{folder / 'model.onnx'}: not a model that onnxruntime reads ({error})") from None
+        raise InputError(f"{path}: not a model that onnxruntime reads ({error})") from None
     return OnnxSession(session)
 
 

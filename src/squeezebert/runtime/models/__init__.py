@@ -18,7 +18,10 @@ def shipped() -> list[str]:
 
 
 def find(source: str | Path) -> str | Path:
-    """Folder of the model that ``source`` names; any other source as it is. A folder of that name comes first."""
+    """Folder of the model that ``source`` names, or that a page holds (:func:`squeezebert.artifact.locate`).
+
+    Any other source is given back as it is. A folder of that name comes first.
+    """
     if isinstance(source, str) and source in shipped() and not Path(source).exists():
         return _FOLDER / source
-    return source
+    return artifact.locate(source)
