@@ -22,12 +22,12 @@ from squeezebert.bench import cases
 from squeezebert.bench.harness import Worker, WorkerError, last_line, say, take_turns
 from squeezebert.bench.run import TEXT, WARMUP
 from squeezebert.errors import InputError, require
-from squeezebert.export.build import file_bytes
-from squeezebert.export.formats import CONVERTED, ENGINE, shipped_form
+from squeezebert.export.formats import CONVERTED, ENGINE, ENGINE_PRECISIONS, shipped_form
+from squeezebert.export.stored import file_bytes
 from squeezebert.files import read_json
 from squeezebert.folder import read_config
 
-PRECISIONS = dict.fromkeys(ENGINE, ("int8",)) | {name: precisions for name, (precisions, _) in CONVERTED.items()}
+PRECISIONS = dict.fromkeys(ENGINE, ENGINE_PRECISIONS) | {name: precisions for name, (precisions, _) in CONVERTED.items()}
 """Format -> its precisions."""
 WITH_FORMS = ("onnx", "openvino", "executorch", "litert")
 """Formats whose runtimes are at hand, so that the forms can be compared in them."""
@@ -223,24 +223,19 @@ def _make(settings: FormatSettings, model: str, lines: list[Line], folder: Path,
         if status:
             line.error = last_line(log, status).removeprefix("squeezebert: ")
             continue
-        values = read_json(_inner(target) / artifact.CONFIG)
+        inner = Path(artifact.locate(target))
+        values = read_json(inner / artifact.CONFIG)
         line.report = values.get("report")
         if line.shipped:
             line.form = values.get("form")
         files = list(values.get("files") or [artifact.WEIGHTS])
-        line.megabytes = sum(file_bytes(_inner(target) / name) for name in files) / 1e6
+        line.megabytes = sum(file_bytes(inner / name) for name in files) / 1e6
         if line.shipped and _runs(line):
-            words = ["squeezebert", "classify", "--model", str(_inner(target)), TEXT]
+            words = ["squeezebert", "classify", "--model", str(inner), TEXT]
             if _run(python, words, settings.threads, log):
                 line.error = f"classify: {last_line(log, 1).removeprefix('squeezebert: ')}"
             else:
                 line.answer = last_line(log, 0)
-
-
-def _inner(target: Path) -> Path:
-    """Folder of the artifact: a web export keeps the native one inside its page."""
-    inner = target / "model"
-    return inner if inner.is_dir() and artifact.is_artifact(inner) else target
 
 
 def _runs(line: Line) -> bool:

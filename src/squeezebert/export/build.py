@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from squeezebert import artifact
 from squeezebert.errors import InputError, require
-from squeezebert.export.stored import altered, digests
-from squeezebert.export.stored import file_bytes as file_bytes
+from squeezebert.export.stored import altered, digests, file_bytes
 from squeezebert.files import atomic_folder, read_json, write_json
 from squeezebert.folder import is_size
 
