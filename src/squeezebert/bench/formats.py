@@ -27,7 +27,9 @@ from squeezebert.export.stored import file_bytes
 from squeezebert.files import read_json
 from squeezebert.folder import read_config
 
-PRECISIONS = dict.fromkeys(ENGINE, ENGINE_PRECISIONS) | {name: precisions for name, (precisions, _) in CONVERTED.items()}
+PRECISIONS = dict.fromkeys(ENGINE, ENGINE_PRECISIONS) | {
+    name: precisions for name, (precisions, _) in CONVERTED.items()
+}
 """Format -> its precisions."""
 WITH_FORMS = ("onnx", "openvino", "executorch", "litert")
 """Formats whose runtimes are at hand, so that the forms can be compared in them."""
