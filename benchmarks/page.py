@@ -2,9 +2,9 @@
 
     python benchmarks/page.py --model small-sst2
 
-Each round is a browser of its own, which opens the page twice: cold, then warm (a second visit, files in the browser's
-cache). Measured from the start of navigation until the label of a text, put in as soon as the page takes one, is
-shown. --pictures takes pictures of the page besides. Needs Chromium, node, and `npm ci` in web/.
+Each round is a browser of its own, which opens the page twice: cold, then warm (a second visit, with what the browser's
+cache kept of the first). Measured from the start of navigation until the label of a text, put in as soon as the page
+takes one, is shown. --pictures takes pictures of the page besides. Needs Chromium, node, and `npm ci` in web/.
 """
 
 from __future__ import annotations

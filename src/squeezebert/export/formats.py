@@ -29,6 +29,6 @@ CONVERTED: dict[str, tuple[tuple[str, ...], str]] = {
 def shipped_form(format: str, precision: str) -> Form:
     """Form of the grouped layers in which a converted format is written.
 
-    On AVX2 it is the fastest of its runtime at some sizes, not at all (``benchmarks/results/forms_*``).
+    On AVX2 it is the fastest of its runtime at some sizes only (``benchmarks/results/forms_*``).
     """
     return "conv" if (format, precision) == ("onnx", "fp32") else "split"

@@ -188,16 +188,19 @@ class EncoderDistillationLoss:
 
         Those without a weight are left out: where the widths differ, nothing would widen their vectors.
         """
-        inputs = self._inputs(batch, masked=bool(self._recipe.mlm))
+        written = self._inputs(batch, masked=False)
+        inputs = self._inputs(batch, masked=True) if self._recipe.mlm else written
         mask_BT = inputs[1]
         positions = to_device(batch.masked_positions, self._device) if self._recipe.mlm else None
         ours: States = model(*inputs, positions)
         with torch.no_grad():
-            theirs = self._teacher(*self._inputs(batch, masked=False), output_hidden_states=True).hidden_states
-            places = torch.arange(inputs[0].shape[1], device=self._device)
-            embedded = self._teacher.embeddings(inputs[0], places, inputs[2])
+            theirs = self._teacher(*written, output_hidden_states=True).hidden_states
         terms = {}
         if self._recipe.embedding:
+            embedded = theirs[0]
+            if self._recipe.mlm:
+                places = torch.arange(inputs[0].shape[1], device=self._device)
+                embedded = self._teacher.embeddings(inputs[0], places, inputs[2])
             terms["embedding_error"] = relative_error(ours.hidden[0], embedded, mask_BT, self._scales[0])
         if self._recipe.hidden:
             for layer, taught in self.layers:
