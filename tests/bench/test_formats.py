@@ -28,7 +28,7 @@ def test_plan_has_what_ships_then_the_other_forms_and_the_peer() -> None:
     ]  # fmt: skip
     others = [(each.model, each.form, each.precision, each.beside) for each in lines if not each.shipped]
     assert others == [
-        ("base", "split", "fp32", None), ("base", "bmm", "fp32", None), (PEER, None, "fp32", "base"),
+        ("base", "conv", "fp32", None), ("base", "bmm", "fp32", None), (PEER, None, "fp32", "base"),
         ("base", "conv", "int8", None), ("base", "bmm", "int8", None), (PEER, None, "int8", "base"),
     ]  # fmt: skip
     assert len({each.key for each in lines}) == len(lines)

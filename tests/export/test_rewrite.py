@@ -30,10 +30,12 @@ def test_forms_are_equal(head: str, form: Form) -> None:
         torch.testing.assert_close(mine, theirs, atol=256 * torch.finfo(torch.float32).eps * 8, rtol=0)
 
 
-def test_split_has_one_linear_layer_per_group() -> None:
+@pytest.mark.parametrize("form", ["conv", "split"])
+def test_weights_are_constants_of_plain_layers(form: Form) -> None:
     original = model("sequence_classification")
-    split = rewrite(original, "split", int8_embeddings=False)
-    assert not any(isinstance(part, GroupedLinear) for part in split.modules())
+    written = rewrite(original, form, int8_embeddings=False)
+    assert not any(isinstance(part, GroupedLinear) for part in written.modules())
+    assert any(isinstance(part, torch.nn.Conv1d) for part in written.modules()) == (form == "conv")
     assert any(isinstance(part, GroupedLinear) for part in original.modules())  # the copy was changed, not this
 
 

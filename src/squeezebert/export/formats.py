@@ -27,8 +27,9 @@ CONVERTED: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 def shipped_form(format: str, precision: str) -> Form:
-    """Form of the grouped layers in which a converted format is written.
+    """Form of the grouped layers in which a converted format is written: the fastest of its runtime.
 
-    On AVX2 it is the fastest of its runtime at some sizes only (``benchmarks/results/forms_*``).
+    One linear layer per group, but for OpenVINO's int8, which one batched product suits better
+    (``benchmarks/results/forms_*``; a runtime's convolution is faster at 1x32 only, in ONNX Runtime's fp32).
     """
-    return "conv" if (format, precision) == ("onnx", "fp32") else "split"
+    return "bmm" if (format, precision) == ("openvino", "int8") else "split"

@@ -1,8 +1,8 @@
 """Checkpoint -> ONNX, for ONNX Runtime: ``model.onnx``, and ``model.ort`` for its mobile builds.
 
-fp32 keeps grouped convolutions, which ONNX Runtime runs fastest in fp32. int8 has one matrix product per group: its
-quantised convolutions are several times slower than its own fp32 (microsoft/onnxruntime#12854), while its products with
-signed weights are the fastest that it has. Weights are int8 with a scale per output, activations are quantised as they
+The grouped layers are one matrix product per group. ONNX Runtime's grouped convolutions are faster in fp32 and for short
+texts only; quantised they are several times slower than its own fp32 (microsoft/onnxruntime#12854), while its products
+with signed weights are the fastest that it has. int8 weights have a scale per output, activations are quantised as they
 come, embeddings are int8 with a scale per row.
 """
 

@@ -1,7 +1,7 @@
 """Rewrites of a model that make it smaller or faster in other runtimes, done before it is converted.
 
-They change how a weight is stored, not the formula: a grouped layer becomes one linear layer per group, whose weights a
-converter sees as constants and can quantise; an embedding becomes int8 rows with a scale each, in operations that every
+They change how a weight is stored, not the formula: a grouped layer becomes one linear layer per group, or a convolution,
+whose weights a converter sees as constants and can quantise; an embedding becomes int8 rows with a scale each, in operations that every
 runtime has, so that none needs to know quantised embeddings.
 """
 
@@ -26,7 +26,7 @@ def rewrite(module: nn.Module, form: Form, *, int8_embeddings: bool) -> nn.Modul
 
     Args:
         module: Holds a model of :mod:`squeezebert.model`; stays as it is.
-        form: "conv", "bmm", or "split": one linear layer per group.
+        form: Of the layers with groups: "conv", "bmm", or "split", one linear layer per group.
         int8_embeddings: Store word and position embeddings in int8, a quarter of the size. A decoder that shares the
             word embedding's weight gets one of its own, as a linear layer.
 
@@ -43,20 +43,20 @@ def rewrite(module: nn.Module, form: Form, *, int8_embeddings: bool) -> nn.Modul
             if isinstance(part, Embeddings):
                 part.word = _Int8Embedding(part.word)  # type: ignore[assignment]
                 part.position = _Int8Embedding(part.position)  # type: ignore[assignment]
-    if form == "split":
-        _split(copied)
-    else:
+    if form == "bmm":
         set_form(copied, form)
+    else:
+        _replace(copied, _Lanes if form == "split" else _Convolution)
     return copied.requires_grad_(False).eval()
 
 
-def _split(module: nn.Module) -> None:
-    """Put one linear layer per group in place of each grouped layer inside ``module``."""
+def _replace(module: nn.Module, kind: type[_Lanes | _Convolution]) -> None:
+    """Put a module of another kind in place of each grouped layer inside ``module``."""
     for name, child in module.named_children():
         if isinstance(child, GroupedLinear):
-            setattr(module, name, _Lanes(child))
+            setattr(module, name, kind(child) if child.groups > 1 else _linear(child.weight, child.bias))
         else:
-            _split(child)
+            _replace(child, kind)
 
 
 class _Lanes(nn.Module):
@@ -69,11 +69,23 @@ class _Lanes(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in]`` to ``[..., out]``."""
-        if len(self.lanes) == 1:
-            only: Tensor = self.lanes[0](x)
-            return only
         parts = x.chunk(len(self.lanes), -1)
         return torch.cat([lane(part) for lane, part in zip(self.lanes, parts, strict=True)], -1)
+
+
+class _Convolution(nn.Module):
+    """A grouped layer as a convolution of kernel 1, whose weight is a constant of its shape in every converter."""
+
+    def __init__(self, layer: GroupedLinear) -> None:
+        super().__init__()
+        self.conv1d = nn.Conv1d(layer.in_features, layer.out_features, 1, groups=layer.groups)
+        self.conv1d.weight = nn.Parameter(layer.weight.detach().clone()[:, :, None])
+        self.conv1d.bias = nn.Parameter(layer.bias.detach().clone())
+
+    def forward(self, x_BTC: Tensor) -> Tensor:
+        """``[B, T, in]`` to ``[B, T, out]``."""
+        y_BTC: Tensor = self.conv1d(x_BTC.transpose(1, 2)).transpose(1, 2)
+        return y_BTC
 
 
 def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
