@@ -176,7 +176,7 @@ def test_who_takes_turns_with_whom(classifier_folder: Path, monkeypatch: pytest.
     name = classifier_folder.name
     shipped = [f"{name}-native-int8", f"{name}-onnx-fp32", f"{name}-onnx-int8"]
     others = [
-        f"{name}-onnx-split-fp32", f"{name}-onnx-bmm-fp32", f"{PEER}-onnx-fp32-beside-{name}",
+        f"{name}-onnx-conv-fp32", f"{name}-onnx-bmm-fp32", f"{PEER}-onnx-fp32-beside-{name}",
         f"{name}-onnx-conv-int8", f"{name}-onnx-bmm-int8", f"{PEER}-onnx-int8-beside-{name}",
     ]  # fmt: skip
     assert groups == ([shipped[:1], [*shipped[1:], *others]] if forms else [shipped])

@@ -147,12 +147,16 @@ def test_failing_export_is_not_written(
     assert "although it fails: difference" in capsys.readouterr().out
 
 
-def test_accuracy(classifier_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("format", ["native", "web"])
+def test_accuracy(classifier_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], format: str) -> None:
     table = tmp_path / "dev.csv"
     table.write_text("text,label\ngood film,positive\nbad film,negative\n")
-    words = ["export", "native", str(classifier_folder), str(tmp_path / "artifact"), "--dev", str(table)]
+    words = ["export", format, str(classifier_folder), str(tmp_path / "artifact"), "--dev", str(table)]
     assert main([*words, "--max-accuracy-drop", "100"]) == 0
     assert "on 2 rows" in capsys.readouterr().out
+    report = artifact.read_manifest(artifact.locate(tmp_path / "artifact")).report
+    assert report is not None
+    assert report["accuracy"]["rows"] == 2
 
 
 def test_without_torch_it_is_written_unverified(

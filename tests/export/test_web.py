@@ -33,6 +33,10 @@ def test_folder_is_whole(classifier_folder: Path, tmp_path: Path) -> None:
 
 def test_shipped_model_is_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As it is: made from it anew, it would take torch."""
+    table = tmp_path / "dev.csv"
+    table.write_text("text,label\ngood,positive\n")
+    assert main(["export", "web", models.DEFAULT, str(tmp_path / "site"), "--dev", str(table)]) == 2
+    assert "is exported already; score it with" in capsys.readouterr().err
     assert main(["export", "web", models.DEFAULT, str(tmp_path / "site")]) == 0
     assert "verified" not in capsys.readouterr().out
     for name in web.MODEL_FILES:

@@ -26,8 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, summary in ENGINE.items():
         command = formats.add_parser(name, help=summary, description=summary)
         _add_common(command, ENGINE_PRECISIONS)
-        if name == "native":
-            _add_dev(command)
+        _add_dev(command)
     for name, (precisions, summary) in CONVERTED.items():
         command = formats.add_parser(name, help=summary, description=f"Convert {summary}, and verify the result.")
         _add_common(command, precisions)
@@ -100,7 +99,8 @@ def _export(args: argparse.Namespace, dev: Dev | None) -> Report | None:
     if args.format == "native":
         return build.export_native(args.source, args.output, max_length=args.max_length, dev=dev, force=args.force)
     if args.format == "web":
-        return web.export(models.find(args.source), args.output, max_length=args.max_length, force=args.force)
+        source = models.find(args.source)
+        return web.export(source, args.output, max_length=args.max_length, dev=dev, force=args.force)
     return build.export(
         args.format,
         args.source,

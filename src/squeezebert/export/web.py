@@ -16,6 +16,7 @@ from squeezebert.export.build import export_native
 from squeezebert.files import atomic_folder
 
 if TYPE_CHECKING:
+    from squeezebert.export.build import Dev
     from squeezebert.export.verify import Report
 
 PAGE = Path(__file__).resolve().parents[1] / "web"
@@ -29,7 +30,12 @@ _KEPT = (*MODEL_FILES, artifact.GOLDEN)
 
 
 def export(
-    source: str | Path, folder: str | Path, *, max_length: int | None = None, force: bool = False
+    source: str | Path,
+    folder: str | Path,
+    *,
+    max_length: int | None = None,
+    dev: Dev | None = None,
+    force: bool = False,
 ) -> Report | None:
     """Write a classifier and the page that runs it; ``folder`` appears whole or not at all.
 
@@ -37,14 +43,15 @@ def export(
         source: Folder or hub id of a checkpoint, or the folder of a model exported as native.
         folder: Where to write; a page written before is replaced.
         max_length: Longest sequence that the model takes, tokens; None: the checkpoint's.
+        dev: Labelled data to score it on.
         force: Keep a model that fails its checks; its manifest says which.
 
     Returns:
         What verification found; None: the model was not verified here.
 
     Raises:
-        InputError: The model cannot be read, is no classifier or has no vocabulary; ``max_length`` is out of range, or
-            goes with a model that is exported already; or ``folder`` holds something else.
+        InputError: The model cannot be read, is no classifier or has no vocabulary; ``max_length`` is out of range; it
+            or ``dev`` goes with a model that is exported already; or ``folder`` holds something else.
         VerificationError: As :func:`squeezebert.export.build.export_native`.
         MissingExtraError: As :func:`squeezebert.export.build.export_native`.
         OSError: ``folder`` cannot be written, or the disk is full.
@@ -60,12 +67,14 @@ def export(
         if artifact.is_artifact(source):
             if max_length is not None:
                 raise InputError(f"{source}: is exported already, up to its own length; give --max-length a checkpoint")
+            if dev is not None:
+                raise InputError(f"{source}: is exported already; score it with squeezebert evaluate")
             model.mkdir()
             for name in _KEPT:
                 if (Path(source) / name).is_file():
                     shutil.copyfile(Path(source) / name, model / name)
         else:
-            report = export_native(source, model, max_length=max_length, force=force)
+            report = export_native(source, model, max_length=max_length, dev=dev, force=force)
             for file in model.iterdir():
                 if file.name not in _KEPT:
                     file.unlink()
