@@ -1,7 +1,7 @@
 """Rewrites of a model that make it smaller or faster in other runtimes, done before it is converted.
 
-They change how a weight is stored, not the formula: a grouped layer becomes one linear layer per group or a
-convolution, whose weights a converter sees as constants and can quantise; an embedding becomes int8 rows with a scale each, in
+They change how a weight is stored, not its formula. A grouped layer becomes one linear layer per group or a convolution
+whose weights a converter sees as constants and can quantise; an embedding becomes int8 rows with a scale each, in
 operations that every runtime has, so that none needs to know quantised embeddings.
 """
 
