@@ -146,10 +146,13 @@ def test_each_is_measured_where_it_was_written(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(formats, "_run", run)
     chosen = settings(formats=("onnx",))
     lines = formats.plan(chosen, "base")
+    model = tmp_path / "runs" / "base"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
     stale = tmp_path / "base-onnx-bmm-fp32"
     stale.mkdir()
     (stale / "config.json").write_text('{"format": "squeezebert-onnx", "report": {"failed": []}}')
-    formats._make(chosen, "runs/base", lines, tmp_path, {})
+    formats._make(chosen, str(model), lines, tmp_path, {})
     for line in lines:
         assert line.error == ("no such operator" if line.form == "bmm" else None)
         assert (tmp_path / line.key).is_dir() == (line.form != "bmm" or line.precision == "fp32")
@@ -165,6 +168,16 @@ def test_each_is_measured_where_it_was_written(tmp_path: Path, monkeypatch: pyte
     formats._make(chosen, "runs/small", others, tmp_path, {line.key: line for line in lines})
     assert len(commands) == written
     assert [(line.beside, line.megabytes) for line in others] == [("small", 3e-6)] * 2
+    # Another run takes what is there, but for what could not be written, until the checkpoint changes.
+    commands.clear()
+    formats._make(chosen, str(model), again := formats.plan(chosen, "base"), tmp_path, {})
+    assert [line.megabytes for line in again] == [line.megabytes for line in lines]
+    assert [words[1] for words in commands if words[0] == "squeezebert"] == ["classify"] * 2
+    assert {json.loads(words[1])["form"] for words in commands if words[0] != "squeezebert"} == {"bmm"}
+    (model / "config.json").write_text('{"hidden_size": 768}')
+    commands.clear()
+    formats._make(chosen, str(model), formats.plan(chosen, "base"), tmp_path, {})
+    assert [words[1] for words in commands if words[0] == "squeezebert"] == ["export", "classify"] * 2
 
 
 @pytest.mark.parametrize("forms", [False, True])

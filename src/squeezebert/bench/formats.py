@@ -7,6 +7,7 @@ runtime. A format whose packages need an environment of their own is given that 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -24,7 +25,7 @@ from squeezebert.bench.run import TEXT, WARMUP
 from squeezebert.errors import InputError, require
 from squeezebert.export.formats import CONVERTED, ENGINE, ENGINE_PRECISIONS, shipped_form
 from squeezebert.export.stored import file_bytes
-from squeezebert.files import read_json
+from squeezebert.files import read_json, write_text
 from squeezebert.folder import read_config
 
 PRECISIONS = dict.fromkeys(ENGINE, ENGINE_PRECISIONS) | {
@@ -62,7 +63,7 @@ class FormatSettings:
     rounds: int = 20
     """Timed rounds."""
     keep: Path | None = None
-    """Folder for the artifacts; None: a temporary one."""
+    """Folder for the artifacts, from which those of a former run are taken; None: a temporary one."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "formats", tuple(dict.fromkeys(self.formats)) or tuple(PRECISIONS))
@@ -209,7 +210,6 @@ def _make(settings: FormatSettings, model: str, lines: list[Line], folder: Path,
             line.report, line.megabytes = known.report, known.megabytes
             line.error = known.error if known.megabytes is None else None
             continue
-        say(f"{line.model}: writing {number} of {len(lines)}: {line.key}")
         target, log = folder / line.key, folder / f"{line.key}.log"
         python = settings.python(line.format)
         if line.shipped:
@@ -221,10 +221,21 @@ def _make(settings: FormatSettings, model: str, lines: list[Line], folder: Path,
             values = {name: getattr(line, name) for name in ("format", "precision", "form")}
             source = None if line.model == PEER else model
             words = ["squeezebert.bench.forms", json.dumps({**values, "source": source, "target": str(target)})]
-        status = _run(python, words, settings.threads, log)
-        if status:
-            line.error = last_line(log, status).removeprefix("squeezebert: ")
-            continue
+        mark, stamp = folder / f"{line.key}.made", _stamp(line, None if line.model == PEER else model)
+        if (
+            mark.is_file()
+            and mark.read_text(encoding="utf-8") == stamp
+            and artifact.is_artifact(artifact.locate(target))
+        ):
+            say(f"{line.model}: {number} of {len(lines)}: {line.key} is there from a former run")
+        else:
+            say(f"{line.model}: writing {number} of {len(lines)}: {line.key}")
+            mark.unlink(missing_ok=True)
+            status = _run(python, words, settings.threads, log)
+            if status:
+                line.error = last_line(log, status).removeprefix("squeezebert: ")
+                continue
+            write_text(mark, stamp)
         inner = Path(artifact.locate(target))
         values = read_json(inner / artifact.CONFIG)
         line.report = values.get("report")
@@ -238,6 +249,20 @@ def _make(settings: FormatSettings, model: str, lines: list[Line], folder: Path,
                 line.error = f"classify: {last_line(log, 1).removeprefix('squeezebert: ')}"
             else:
                 line.answer = last_line(log, 0)
+
+
+def _stamp(line: Line, model: str | None) -> str:
+    """What an artifact is made from: what it is, its checkpoint's files, and the code that makes it."""
+    package = Path(__file__).parents[1]
+    sources = [path for part in ("export", "model", "bench/forms.py", "bench/peers.py")
+               for path in ([package / part] if part.endswith(".py") else (package / part).glob("*.py"))]  # fmt: skip
+    files = (
+        [] if model is None else [path for path in Path(model).iterdir() if path.suffix in (".json", ".safetensors")]
+    )
+    made_of = hashlib.sha256(f"{line.format} {line.precision} {line.form} {line.shipped}".encode())
+    for path in sorted(sources) + sorted(files):
+        made_of.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return made_of.hexdigest()
 
 
 def _runs(line: Line) -> bool:

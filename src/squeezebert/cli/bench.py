@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--python", nargs="+", default=[], metavar="FORMAT=PYTHON",
         help="Python of the environment that has a format's packages (this one)",
     )  # fmt: skip
-    formats.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the artifacts here")
+    formats.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the artifacts here, and use those that are")
 
 
 def run(args: argparse.Namespace) -> int:
