@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from squeezebert.data.collate import Batch
 from squeezebert.data.examples import Example, Label
@@ -56,6 +57,7 @@ class Distillation:
         student: ModelConfig,
         tokenizer: Tokenizer,
         device: torch.device,
+        places: Tensor | None = None,
     ) -> Objective[Batch]:
         """Ask the teachers, where the cache does not know their answers, and make the loss.
 
@@ -66,6 +68,7 @@ class Distillation:
             student: Sizes of the student.
             tokenizer: Its tokenizer.
             device: Where to compute.
+            places: Channel of the teacher that each of the student's hidden states stands for; None: the same.
 
         Raises:
             InputError: A teacher cannot be loaded, its outputs are not finite, or its hidden states cannot be compared.
@@ -77,7 +80,7 @@ class Distillation:
         if settings.hidden:
             hidden = HiddenStateLoss(
                 self.teachers[0].source, student, tokenizer,
-                max_length=train.max_length, weight=settings.hidden, device=device,
+                max_length=train.max_length, weight=settings.hidden, device=device, places=places,
             )  # fmt: skip
             hidden.calibrate(train.collate(np.arange(min(_CALIBRATION_EXAMPLES, len(train)))))
         logits = [teacher_logits(each, examples, max_length=train.max_length, device=device) for each in self.teachers]

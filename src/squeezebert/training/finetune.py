@@ -27,12 +27,23 @@ from squeezebert.files import atomic_path, read_json, write_json, write_text
 from squeezebert.host import keep_freed_memory
 from squeezebert.model.config import ModelConfig
 from squeezebert.model.heads import sequence_loss
-from squeezebert.model.squeezebert import initialize
+from squeezebert.model.squeezebert import SqueezeBert, initialize
 from squeezebert.tokenizer import Tokenizer
 from squeezebert.training.batches import EncodedExamples, EpochBatches
 from squeezebert.training.card import model_card
 from squeezebert.training.curves import draw_curves
 from squeezebert.training.distillation import read_distillation
+from squeezebert.training.grouping import (
+    Order,
+    apply_order,
+    check_dense,
+    closed,
+    find_order,
+    fully_closed,
+    open_groups,
+    openness_at,
+    set_openness,
+)
 from squeezebert.training.labelled import LabelledData, read_labelled_data
 from squeezebert.training.loop import Interrupted, LoopSettings, Objective, fit, make_accelerator
 from squeezebert.training.losses import ClassificationLoss, forward, unwrapped
@@ -47,6 +58,7 @@ from squeezebert.training.teacher import hash_files
 PREDICTIONS = "dev_predictions.jsonl"
 
 _EVALUATION_BATCH = 64
+_ORDER_EXAMPLES = 512  # enough for mean squares
 # Settings that name files; what is in the files is compared instead when a run is resumed.
 _PATHS = ("data_dir", "train", "dev", "vocab", "teacher", "unlabelled")
 
@@ -147,15 +159,22 @@ def _run(
             say(f"{train.truncated:,} of {len(train):,} training texts reach {max_length} tokens and are cut")
     accelerator.wait_for_everyone()
     objective: Objective[Batch] = ClassificationLoss(accelerator.device)
+    order = _order(settings, loaded.model, train, accelerator.device) if settings.groups else None
+    if order is not None:
+        cut = f"its layers are cut into {settings.groups} groups, which hold {order.kept:.0%} of their weight"
+        start += f"; {cut}"
+        if accelerator.is_main_process:
+            say(f"model: {cut}")
     if distillation is not None:
-        objective = distillation.loss(settings, texts, train, loaded.config, tokenizer, accelerator.device)
+        places = None if order is None else order.places
+        objective = distillation.loss(settings, texts, train, loaded.config, tokenizer, accelerator.device, places)
     # Not before the teachers have answered: the mistake in one that cannot may be mended, and this command repeated.
     begin(output, decisive, fingerprints, write=accelerator.is_main_process)
 
     try:
         for seed in settings.seeds:
             if not (_folder(settings, seed) / METRICS).exists():
-                _train_seed(accelerator, settings, task, tokenizer, train, dev, objective, seed)
+                _train_seed(accelerator, settings, task, tokenizer, train, dev, objective, order, seed)
     except Interrupted as interruption:
         if accelerator.is_main_process:
             how = "--resume" if settings.task or settings.train else "resume=True"
@@ -174,11 +193,16 @@ def _train_seed(
     train: EncodedExamples,
     dev: Mapping[str, EncodedExamples],
     objective: Objective[Batch],
+    order: Order | None,
     seed: int,
 ) -> None:
     """Build and fit the model of one seed; its folder then holds the best model and its figures."""
     folder = _folder(settings, seed)
-    model = _load(settings, task, tokenizer, seed)[0].model.to(accelerator.device)
+    model = _load(settings, task, tokenizer, seed)[0].model
+    if order is not None:
+        apply_order(model.transformer, order)  # type: ignore[arg-type]
+        open_groups(model, settings.groups)
+    model.to(accelerator.device)
     optimizer = build_optimizer(model, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
     batches = EpochBatches(train, settings.batch_size, seed)
     phase = Phase(
@@ -191,15 +215,16 @@ def _train_seed(
 
     def evaluate() -> tuple[float, Figures]:
         figures = {}
-        for name, examples in dev.items():
-            logits[name] = predict(model, examples, accelerator)
-            loss = mean_loss(logits[name], examples, unwrapped(model).config)
-            figures[name] = {**score(task, logits[name], examples.labels or []), "loss": loss}
+        with fully_closed(model):
+            for name, examples in dev.items():
+                logits[name] = predict(model, examples, accelerator)
+                loss = mean_loss(logits[name], examples, unwrapped(model).config)
+                figures[name] = {**score(task, logits[name], examples.labels or []), "loss": loss}
         return next(iter(figures.values()))[task.primary_metric], figures
 
     def keep_best(evaluation: Evaluation) -> None:
         about = {"task": task.name, "pair": task.pair, "max_length": train.max_length, "figures": evaluation.figures}
-        checkpoint.save(model, folder / "model", tokenizer=tokenizer, extra=about)
+        checkpoint.save(closed(model), folder / "model", tokenizer=tokenizer, extra=about)
         _write_predictions(folder / PREDICTIONS, logits, dev)
 
     progress = fit(
@@ -222,6 +247,7 @@ def _train_seed(
             patience=settings.patience,
         ),
         folder=folder,
+        prepare=lambda step: set_openness(model, openness_at(step, settings.closing * phase.steps)),
         title=f"seed {seed}" if len(settings.seeds) > 1 else task.name,
     )
     # accelerate holds on to every model it has seen.
@@ -349,6 +375,18 @@ def _load(settings: FinetuneSettings, task: Task, tokenizer: Tokenizer, seed: in
         for parameter in classifier.parameters():
             parameter.data = parameter.data[places]
     return loaded, "; ".join(start)
+
+
+def _order(settings: FinetuneSettings, model: nn.Module, train: EncodedExamples, device: torch.device) -> Order:
+    """The order in which a dense model's channels suit groups, by what it makes of the first training examples."""
+    encoder: SqueezeBert = model.transformer  # type: ignore[assignment]
+    check_dense(encoder.config, settings.groups, settings.model)
+
+    def read() -> None:
+        for start in range(0, min(len(train), _ORDER_EXAMPLES), _EVALUATION_BATCH):
+            forward(model, train.collate(np.arange(start, min(len(train), start + _EVALUATION_BATCH))), device)
+
+    return find_order(encoder, settings.groups, read)
 
 
 def _precision(settings: FinetuneSettings, device: torch.device) -> Any:

@@ -32,6 +32,7 @@ class HiddenStateLoss:
         max_length: Tokens of the longest example.
         weight: What the distance is multiplied with.
         device: Where to compute.
+        places: Channel of the teacher that each of the student's stands for, ``[C]``; None: the same.
 
     Raises:
         InputError: The teacher cannot be read, or has another vocabulary or width, or fewer positions.
@@ -46,6 +47,7 @@ class HiddenStateLoss:
         max_length: int,
         weight: float,
         device: torch.device,
+        places: Tensor | None = None,
     ) -> None:
         loaded = bert.load_encoder(source)
         require_same_vocabulary(
@@ -63,6 +65,7 @@ class HiddenStateLoss:
         assert isinstance(loaded.model, SqueezeBert)
         self._teacher = loaded.model.to(device).eval().requires_grad_(False)
         self._device = device
+        self._places = None if places is None else places.to(device)
         self._weight = weight
         layers = layer_map((), student.num_hidden_layers, loaded.config.num_hidden_layers)
         self._pairs = [(0, 0), *layers]
@@ -93,4 +96,4 @@ class HiddenStateLoss:
     @torch.no_grad()
     def _states(self, batch: Batch) -> tuple[Tensor, ...]:
         states: tuple[Tensor, ...] = forward(self._teacher, batch, self._device, hidden_states=True).hidden_states
-        return states
+        return states if self._places is None else tuple(each[..., self._places] for each in states)

@@ -148,6 +148,7 @@ def fit(
     folder: Path,
     title: str = "train",
     gauge: Callable[[int, Mapping[str, float]], Mapping[str, float]] | None = None,
+    prepare: Callable[[int], None] | None = None,
 ) -> Progress:
     """Train; a run that was interrupted in ``folder`` goes on from its latest state.
 
@@ -166,6 +167,7 @@ def fit(
         folder: Where states, log and events go.
         title: What opens the lines of progress.
         gauge: Steps taken and their figures -> further figures to report.
+        prepare: Called with every step, counted from 0, before it is computed.
 
     Returns:
         How far the run came, and its evaluations.
@@ -205,6 +207,8 @@ def fit(
                 learning_rate = learning_rate_at(step)
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate
+                if prepare is not None:
+                    prepare(step)
                 torch.manual_seed(_step_seed(settings.seed, step, accelerator.process_index))
                 model.train()
                 terms = _backward(accelerator, trained, objective, share, settings.precision)

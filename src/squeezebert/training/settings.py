@@ -64,6 +64,10 @@ class FinetuneSettings:
     vocabulary and width; 0 leaves them alone."""
     unlabelled: Path | None = None
     """Table of further texts, under the same column names, that only the teachers label."""
+    groups: int = 0
+    """Groups into which the layers of a dense model, such as a converted BERT, are cut during training; 0 cuts none."""
+    closing: float = 0.7
+    """Share of the steps over which what the groups will not have fades, 0 to 1; all at once with 0."""
     vocab: str | None = None
     """Vocabulary in place of the model's own: a file, a folder or a hub id."""
     epochs: int = 3
@@ -127,6 +131,12 @@ class FinetuneSettings:
         for name in ("power", "weight_decay", "clip", "patience"):
             value = getattr(self, name)
             _check(name, value, 0 <= value < float("inf"), "at least 0")
+        _check("groups", self.groups, self.groups == 0 or self.groups >= 2, "0, or at least 2")
+        _check("closing", self.closing, 0 <= self.closing <= 1, "within 0..1")
+        if self.closing != 0.7 and not self.groups:
+            raise InputError("settings: closing goes with groups; give their number, or leave it out")
+        if self.patience and self.groups:
+            raise InputError("settings: patience would stop before the groups are closed; leave it out")
         # Three special tokens frame a pair; below five nothing of it would be left.
         if self.max_length is not None:
             _check("max_length", self.max_length, self.max_length >= 5, "at least 5")
@@ -157,6 +167,8 @@ class FinetuneSettings:
         if not self.teacher:
             for name in ("teacher", "alpha", "temperature", "hidden", "unlabelled"):
                 del values[name]
+        if not self.groups:
+            del values["groups"], values["closing"]
         return {
             name: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
