@@ -93,6 +93,16 @@ def test_padding_of_the_vocabulary_is_no_difference(tmp_path: Path) -> None:
     assert coreml.inspect(tmp_path, manifest, found) == ["weights: model.mlm.bias not as in the checkpoint"]
 
 
+def test_biases_too_small_for_fp16_are_no_difference(source: Path, tmp_path: Path) -> None:
+    """A key's bias changes no attention, so training leaves it near zero, and the converter off it."""
+    loaded = checkpoint.load(source)
+    bias = loaded.model.transformer.layers[0].attention.key.bias
+    with torch.no_grad():
+        bias.copy_(torch.linspace(-1e-7, 1e-7, len(bias)))
+    checkpoint.save(loaded.model, tmp_path / "checkpoint", tokenizer=loaded.tokenizer)
+    assert build.export("coreml", tmp_path / "checkpoint", tmp_path / "artifact", max_length=64).failed == ()
+
+
 def test_a_changed_byte_is_refused_without_the_checkpoint(package: Path, refused: Refused) -> None:
     def damage(folder: Path) -> None:
         (weights,) = folder.rglob("weight.bin")

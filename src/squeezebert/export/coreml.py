@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from squeezebert.artifact import OUTPUTS, Manifest
 from squeezebert.errors import InputError, require
@@ -114,7 +115,6 @@ def _interface_differs(description: Any, manifest: Manifest) -> list[str]:
 
 def _weights_differ(package: Path, precision: str, graph: Graph) -> list[str]:
     """Which of the checkpoint's matrices, norms and biases are not in a package, to the last bit."""
-    kind = np.float16 if precision == "fp16" else np.float32
     # Values of a few numbers, as a classifier's biases, stand in the program itself.
     files = [file for file in sorted(package.rglob("*")) if file.name == "weight.bin" or file.suffix == ".mlmodel"]
     stored = b"".join(file.read_bytes() for file in files)
@@ -123,5 +123,23 @@ def _weights_differ(package: Path, precision: str, graph: Graph) -> list[str]:
         weights = {name: each for name, each in weights.items() if ".pooler." not in name}
     if _DECODER_BIAS in weights:  # in the program, rows that only pad the vocabulary are minus infinity
         weights[_DECODER_BIAS] = weights[_DECODER_BIAS][: graph.loaded.config.real_vocab_size]
-    missing = [name for name, each in weights.items() if each.numpy().astype(kind).tobytes() not in stored]
+    missing = [
+        name
+        for name, each in weights.items()
+        if not any(form.tobytes() in stored for form in _stored_forms(each.numpy(), precision))
+    ]
     return [f"weights: {', '.join(missing)} not as in the checkpoint"] if missing else []
+
+
+def _stored_forms(values: NDArray[np.float32], precision: str) -> list[NDArray[Any]]:
+    """What a package may hold for some values.
+
+    In fp16 the converter keeps what would round to zero from it, in short vectors: it becomes the smallest number of
+    its sign (``_check_underflow_to_zero`` of coremltools' ``passes/defs/quantization.py``).
+    """
+    if precision != "fp16":
+        return [values.astype(np.float32)]
+    rounded = values.astype(np.float16)
+    smallest = np.nextafter(np.float16(0), np.float16(1))
+    lifted = np.where((np.abs(rounded) <= smallest) & (values != 0), np.copysign(smallest, values), rounded)
+    return [rounded, lifted.astype(np.float16)]
