@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from squeezebert import checkpoint
+from squeezebert import bert, checkpoint
 from squeezebert.errors import InputError
 from squeezebert.files import read_json
 from squeezebert.tokenizer import Tokenizer
@@ -122,6 +123,60 @@ def test_resumed_in_either_stage_it_is_the_same_run(
         ours, theirs = (load_file(each.output / "model.safetensors") for each in (chosen, whole))
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_dense_model_is_cut_into_groups(
+    settings: Callable[..., PretrainSettings], teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dense = str(tmp_path / "dense")
+    bert.convert(teacher, dense)
+    changes = [
+        "groups=4",
+        "closing=0.5",
+        "distillation.embedding_steps=0",
+        "log_every=1",
+        "phases.0.learning_rate=2e-3",
+    ]
+    start = {"size": None, "model": dense, "teacher": dense}
+    chosen = settings("whole", *changes, **start)
+    result = pretrain(chosen)
+    assert result is not None
+    config = checkpoint.load(chosen.output, "encoder").config
+    assert (config.q_groups, config.k_groups, config.v_groups) == (4, 4, 4)
+    assert (config.post_attention_groups, config.intermediate_groups, config.output_groups) == (1, 4, 4)
+    # It begins as its teacher, relations, channels and all; the groups, once they are closed, learn.
+    log = [line for line in read_log(chosen.output) if "loss" in line]
+    assert log[0]["loss"] < 1e-6 < 1e-3 < max(line["loss"] for line in log)
+    scored = [line["evaluation"]["held_out"] for line in read_log(chosen.output) if "evaluation" in line]
+    assert scored[-1]["layer_4_error"] < scored[0]["layer_4_error"]
+
+    def interrupted(*, fit: Any = module.fit, **options: Any) -> Any:
+        fit(**{**options, "settings": replace(options["settings"], total_steps=10)})
+        raise Interrupted("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "fit", interrupted)
+        with pytest.raises(Interrupted):
+            pretrain(settings("broken", *changes, **start))
+    pretrain(settings("broken", *changes, **start, resume=True))
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("broken", "whole"))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+    for words, message in (
+        (["groups=4"], "has embeddings already"),
+        (["closing=0.2"], "closing goes with groups"),
+        (["groups=1"], "groups must be 0, or at least 2"),
+        (["groups=4", "distillation.embedding_steps=0", "compile=true"], "compile would begin anew"),
+    ):
+        with pytest.raises(InputError, match=message):
+            settings("refused", *words)
+    with pytest.raises(InputError, match="its layers have groups already"):
+        pretrain(settings("refused", "groups=4", "distillation.embedding_steps=0"))
+    other = tmp_path / "other"
+    checkpoint.save(checkpoint.load("tiny", "encoder", vocab=dense).model, other, tokenizer=Tokenizer.load(dense))
+    with pytest.raises(InputError, match="take a teacher of its width"):
+        pretrain(settings("refused", *changes, size=None, model=dense, teacher=str(other)))
 
 
 def test_masked_tokens_may_join(settings: Callable[..., PretrainSettings]) -> None:

@@ -39,6 +39,7 @@ from squeezebert.data.pretraining import PretrainingBatch, PretrainingSource
 from squeezebert.errors import InputError
 from squeezebert.model.squeezebert import SqueezeBert
 from squeezebert.tokenizer import Tokenizer
+from squeezebert.training.grouping import Order
 from squeezebert.training.losses import to_device, unwrapped
 from squeezebert.training.pretraining_loss import summed_cross_entropy
 from squeezebert.training.progress import Figures
@@ -118,17 +119,25 @@ class EncoderDistillationLoss:
         student: The student's encoder.
         recipe: Weights of the terms, and which layers are compared.
         device: Where everything is.
+        order: In which the student, an encoder like its teacher, was put; None: in none.
 
     Raises:
         InputError: The layers asked for do not exist, or the relation heads do not divide the widths.
     """
 
     def __init__(
-        self, teacher: SqueezeBert, student: SqueezeBert, recipe: DistillationRecipe, device: torch.device
+        self,
+        teacher: SqueezeBert,
+        student: SqueezeBert,
+        recipe: DistillationRecipe,
+        device: torch.device,
+        order: Order | None = None,
     ) -> None:
         self._teacher = teacher.requires_grad_(False)
         self._recipe = recipe
         self._device = device
+        self._places = None if order is None else order.places.to(device)
+        self._attention_places = None if order is None else order.attention_places(-1).to(device)
         self.layers = layer_map(recipe.layers, student.config.num_hidden_layers, teacher.config.num_hidden_layers)
         self._heads = recipe.relation_heads or teacher.config.num_attention_heads
         for name, encoder in (("student", student), ("teacher", teacher)):
@@ -201,20 +210,22 @@ class EncoderDistillationLoss:
             if self._recipe.mlm:
                 places = torch.arange(inputs[0].shape[1], device=self._device)
                 embedded = self._teacher.embeddings(inputs[0], places, inputs[2])
+            embedded = _reordered(embedded, self._places)
             terms["embedding_error"] = relative_error(ours.hidden[0], embedded, mask_BT, self._scales[0])
         if self._recipe.hidden:
             for layer, taught in self.layers:
-                error = relative_error(ours.hidden[layer], theirs[taught], mask_BT, self._scales[taught])
+                wanted = _reordered(theirs[taught], self._places)
+                error = relative_error(ours.hidden[layer], wanted, mask_BT, self._scales[taught])
                 terms[f"layer_{layer}_error"] = error
         if self._recipe.relations:
             with torch.no_grad():
-                vectors = relation_vectors(self._teacher, theirs)
+                vectors = [_reordered(x, self._attention_places) for x in relation_vectors(self._teacher, theirs)]
             losses = [
                 relation_loss(x, y, mask_BT, self._heads) for x, y in zip(ours.relations, vectors, strict=True)
             ]  # fmt: skip
             terms["relation_loss"] = torch.stack(losses).sum()
         if ours.sentence is not None:
-            means_BC = mean_vectors(theirs[-1], mask_BT)
+            means_BC = mean_vectors(_reordered(theirs[-1], self._places), mask_BT)
             terms["sentence_loss"] = relative_error(ours.sentence, means_BC, None, self._sentence_scale)
         if ours.logits is not None:
             terms["mlm_loss"] = summed_cross_entropy(ours.logits, batch.masked_labels, self._device)
@@ -231,6 +242,11 @@ class EncoderDistillationLoss:
             ids.reshape(-1)[batch.masked_positions] = batch.masked_labels
         mask = None if batch.attention_mask is None else to_device(batch.attention_mask, self._device)
         return to_device(ids, self._device), mask, to_device(batch.token_type_ids, self._device)
+
+
+def _reordered(theirs: Tensor, places: Tensor | None) -> Tensor:
+    """The teacher's channels in the student's order."""
+    return theirs if places is None else theirs[..., places]
 
 
 def layer_map(layers: Sequence[int], student: int, teacher: int) -> list[tuple[int, int]]:

@@ -200,7 +200,7 @@ def _train_seed(
     folder = _folder(settings, seed)
     model = _load(settings, task, tokenizer, seed)[0].model
     if order is not None:
-        apply_order(model.transformer, order)  # type: ignore[arg-type]
+        apply_order(model, order)
         open_groups(model, settings.groups)
     model.to(accelerator.device)
     optimizer = build_optimizer(model, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)

@@ -24,6 +24,7 @@ from squeezebert.training.encoder_distillation import (
     require_same_vocabulary,
     score_distillation,
 )
+from squeezebert.training.grouping import Order
 from squeezebert.training.progress import Figures
 from squeezebert.training.recipes import Recipe
 from squeezebert.training.teacher import hash_files
@@ -38,6 +39,7 @@ class GeneralDistillation:
         model: The student: a bare encoder, or one with the heads of pretraining.
         tokenizer: The corpus's vocabulary.
         device: Where to compute.
+        order: In which the student, an encoder like its teacher, was put; None: in none.
 
     Attributes:
         student: What is trained.
@@ -49,7 +51,13 @@ class GeneralDistillation:
     """
 
     def __init__(
-        self, source: str, recipe: Recipe, model: nn.Module, tokenizer: Tokenizer, device: torch.device
+        self,
+        source: str,
+        recipe: Recipe,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        device: torch.device,
+        order: Order | None = None,
     ) -> None:
         assert recipe.distillation is not None
         loaded = bert.load_encoder(source)
@@ -61,11 +69,17 @@ class GeneralDistillation:
             raise InputError(
                 f"{source}: takes {loaded.config.max_position_embeddings} tokens, but the recipe has rows of {longest}"
             )
+        width = loaded.config.hidden_size
+        if order is not None and width != len(order.channels):
+            raise InputError(
+                f"{source}: has {width} channels, and the model to be cut into groups {len(order.channels)}; "
+                "take a teacher of its width"
+            )
         assert isinstance(loaded.model, SqueezeBert)
         self.source = source
         self.teacher = loaded.model.to(device)
         self.student = DistilledEncoder(model, loaded.config.hidden_size, recipe.distillation).to(device)
-        self.loss = EncoderDistillationLoss(self.teacher, self.student.encoder, recipe.distillation, device)
+        self.loss = EncoderDistillationLoss(self.teacher, self.student.encoder, recipe.distillation, device, order)
         self.fingerprint = hash_files(checkpoint.resolve(source))
         self._recipe = recipe
 

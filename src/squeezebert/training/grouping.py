@@ -27,6 +27,11 @@ from squeezebert.errors import InputError
 from squeezebert.model.attention import SelfAttention
 from squeezebert.model.config import ModelConfig
 from squeezebert.model.grouped import GroupedLinear, grouped_linear
+from squeezebert.model.heads import (
+    MaskedLanguageModel,
+    SqueezeBertForQuestionAnswering,
+    SqueezeBertForTokenClassification,
+)
 from squeezebert.model.layer import FeedForward, Layer
 from squeezebert.model.squeezebert import SqueezeBert
 
@@ -71,6 +76,11 @@ class Order:
     def places(self) -> Tensor:
         """Former place of each channel in the new order. *Shape:* ``[C]``."""
         return _by_group(self.channels)
+
+    def attention_places(self, layer: int) -> Tensor:
+        """Former place of each channel of a layer's queries, keys and values. *Shape:* ``[C]``."""
+        size = len(self.channels) // len(self.heads[layer])
+        return (_by_group(self.heads[layer])[:, None] * size + torch.arange(size)).flatten()
 
 
 def find_order(encoder: SqueezeBert, groups: int, read: Callable[[], object], *, seed: int = 0) -> Order:
@@ -150,17 +160,23 @@ def _balanced(score_NG: Float) -> Int64:
 
 
 @torch.no_grad()
-def apply_order(encoder: SqueezeBert, order: Order) -> None:
-    """Put an encoder in order, in place. It computes the same, but for the order of its hidden states' channels."""
+def apply_order(model: nn.Module, order: Order) -> None:
+    """Put a model in order, in place. It computes the same, but for the order of its hidden states' channels.
+
+    Args:
+        model: An encoder, or one of :data:`squeezebert.model.heads.HEADS`.
+        order: Of its encoder.
+    """
     channels = order.places
+    encoder = model if isinstance(model, SqueezeBert) else model.transformer
+    assert isinstance(encoder, SqueezeBert)
     for table in (encoder.embeddings.word, encoder.embeddings.position, encoder.embeddings.token_type):
         table.weight.copy_(table.weight[:, channels])
     _order_vector(encoder.embeddings.norm, channels)
-    size = encoder.config.head_size
-    for layer, groups_H, groups_I in zip(encoder.layers, order.heads, order.neurons, strict=True):
+    for index, (layer, groups_I) in enumerate(zip(encoder.layers, order.neurons, strict=True)):
         assert isinstance(layer, Layer)
         attention, feed_forward = layer.attention, layer.feed_forward
-        inside = (_by_group(groups_H)[:, None] * size + torch.arange(size)).flatten()
+        inside = order.attention_places(index)
         neurons = _by_group(groups_I)
         for part in (attention.query, attention.key, attention.value):
             _order_matrix(part, inside, channels)
@@ -169,7 +185,15 @@ def apply_order(encoder: SqueezeBert, order: Order) -> None:
         _order_matrix(feed_forward.output, channels, neurons)
         _order_vector(layer.attention_norm, channels)
         _order_vector(layer.feed_forward_norm, channels)
+    # The pooled vector keeps its order, and so do the heads that read it.
     encoder.pooler.dense.weight.copy_(encoder.pooler.dense.weight[:, channels])
+    for each in model.modules():
+        if isinstance(each, MaskedLanguageModel):  # its decoder is the word embedding
+            _order_matrix(each.transform, channels, channels)
+            _order_vector(each.norm, channels)
+    if isinstance(model, (SqueezeBertForTokenClassification, SqueezeBertForQuestionAnswering)):
+        last = model.classifier if isinstance(model, SqueezeBertForTokenClassification) else model.qa_outputs
+        last.weight.copy_(last.weight[:, channels])
 
 
 def _by_group(groups_N: Int64) -> Tensor:

@@ -31,6 +31,7 @@ from squeezebert.files import read_json, write_json, write_text
 from squeezebert.host import keep_freed_memory
 from squeezebert.model.config import SIZES, ModelConfig
 from squeezebert.model.cost import table, total
+from squeezebert.model.squeezebert import SqueezeBert
 from squeezebert.tokenizer import Tokenizer
 from squeezebert.training.embedding_stage import FOLDER
 from squeezebert.training.encoder_distillation import require_same_vocabulary
@@ -39,8 +40,20 @@ from squeezebert.training.general_distillation import (
     distillation_card,
     draw_distillation_curves,
 )
+from squeezebert.training.grouping import (
+    Order,
+    apply_order,
+    check_dense,
+    closed,
+    find_order,
+    fully_closed,
+    open_groups,
+    openness_at,
+    set_openness,
+)
 from squeezebert.training.held_out import score_held_out
 from squeezebert.training.loop import Interrupted, LoopSettings, Objective, fit, make_accelerator
+from squeezebert.training.losses import to_device
 from squeezebert.training.optimizer import build_optimizer
 from squeezebert.training.pretraining_loss import PretrainingLoss
 from squeezebert.training.pretraining_report import draw_pretraining_curves, pretraining_card
@@ -248,6 +261,8 @@ def _run(
     if not (output / SETTINGS).exists():
         check_space(output, model, models=2, states=recipe.keep)
     model.to(accelerator.device)
+    sources = [_source(corpus, vocabulary, recipe, index) for index in range(len(recipe.phases))]
+    order = _open(settings, model, sources[0], accelerator.device) if recipe.groups else None
     distillation = None
     trained: nn.Module = model
     objective: Objective[PretrainingBatch] = PretrainingLoss(
@@ -257,10 +272,9 @@ def _run(
     if settings.model is not None:
         fingerprint["model"] = hash_files(checkpoint.resolve(settings.model))
     if settings.teacher is not None:
-        distillation = GeneralDistillation(settings.teacher, recipe, model, tokenizer, accelerator.device)
+        distillation = GeneralDistillation(settings.teacher, recipe, model, tokenizer, accelerator.device, order)
         trained, objective = distillation.student, distillation.loss
         fingerprint["teacher"] = distillation.fingerprint
-    sources = [_source(corpus, vocabulary, recipe, index) for index in range(len(recipe.phases))]
     held_out_sources = [
         held_out_source(held_out, vocabulary, length=phase.length, masking=recipe.masking(), mlm_only=recipe.mlm_only)
         for phase in recipe.phases
@@ -280,6 +294,8 @@ def _run(
     gauge = _Gauge(recipe, config, peak, accelerator.num_processes)
     if accelerator.is_main_process:
         _announce(settings, config, corpus, gauge, peak, precision)
+        if order is not None:
+            say(f"model: its layers are cut into {recipe.groups} groups, which hold {order.kept:.0%} of their weight")
     accelerator.wait_for_everyone()
     if recipe.compile:
         trained.compile()
@@ -293,7 +309,7 @@ def _run(
             about["pretraining"] = {"start": settings.start, "teacher": settings.teacher}
         if evaluation is not None:
             about["pretraining"] |= {"step": evaluation.step, "figures": evaluation.figures["held_out"]}
-        checkpoint.save(model, output, tokenizer=tokenizer, extra=about)
+        checkpoint.save(closed(model), output, tokenizer=tokenizer, extra=about)
 
     progress = Progress()
     first_step = 0
@@ -313,10 +329,12 @@ def _run(
 
             def evaluate(rows: PretrainingSource = held_out_sources[index]) -> tuple[float, Figures]:
                 figures: Figures = {"held_out": {}}
-                if recipe.predicts == "pretraining" or distillation is None:
-                    figures = score_held_out(model, rows, accelerator, rows=recipe.held_out_rows, precision=precision)
-                if distillation is not None:
-                    figures["held_out"] |= distillation.score(rows, accelerator, precision)["held_out"]
+                count = recipe.held_out_rows
+                with fully_closed(model):
+                    if recipe.predicts == "pretraining" or distillation is None:
+                        figures = score_held_out(model, rows, accelerator, rows=count, precision=precision)
+                    if distillation is not None:
+                        figures["held_out"] |= distillation.score(rows, accelerator, precision)["held_out"]
                 return -figures["held_out"]["loss"], figures
 
             progress = fit(
@@ -344,6 +362,7 @@ def _run(
                 folder=output,
                 title=f"phase {index + 1}/{len(recipe.phases)}  length {phase.length}",
                 gauge=lambda step, figures, index=index: gauge.read(index, step, figures),  # type: ignore[misc]
+                prepare=lambda step: set_openness(model, openness_at(step, recipe.closing * recipe.steps)),
             )
             # accelerate holds on to every model it has seen.
             accelerator.free_memory()
@@ -436,6 +455,26 @@ def _build_model(settings: PretrainSettings, tokenizer: Tokenizer) -> nn.Module:
     encoder = model if recipe.predicts == "encoder" else model.transformer
     encoder.gradient_checkpointing = recipe.gradient_checkpointing  # type: ignore[union-attr]
     return model
+
+
+def _open(settings: PretrainSettings, model: nn.Module, source: PretrainingSource, device: torch.device) -> Order:
+    """Put a dense model in the order that suits groups, by what it makes of the first rows, and open them."""
+    encoder = model if isinstance(model, SqueezeBert) else model.transformer
+    assert isinstance(encoder, SqueezeBert)
+    check_dense(encoder.config, settings.recipe.groups, settings.start)
+
+    def read() -> None:
+        training = encoder.training
+        encoder.eval()
+        batch = source.batch(0, slice(0, min(_CALIBRATION_ROWS, source.batch_size)))
+        mask = None if batch.attention_mask is None else to_device(batch.attention_mask, device)
+        encoder(to_device(batch.input_ids, device), mask, to_device(batch.token_type_ids, device))
+        encoder.train(training)
+
+    order = find_order(encoder, settings.recipe.groups, read)
+    apply_order(model, order)
+    open_groups(model, settings.recipe.groups)
+    return order
 
 
 def _source(corpus: Corpus, vocabulary: Vocabulary, recipe: Recipe, index: int) -> PretrainingSource:

@@ -182,6 +182,10 @@ class Recipe:
     """Let torch.compile write the kernels."""
     gradient_checkpointing: bool = False
     """Compute each layer again in the backward pass: a third more time, much less memory."""
+    groups: int = 0
+    """Groups into which the layers of a dense model to go on from, a converted BERT, are cut; 0 cuts none."""
+    closing: float = 0.5
+    """Share of all steps over which what the groups will not have fades, 0 to 1."""
     distillation: DistillationRecipe | None = None
     """What is learned from a teacher, and of masked tokens and sentence order beside it; none without one."""
 
@@ -214,6 +218,16 @@ class Recipe:
         for index, phase in enumerate(self.phases):
             if self.both_orders and phase.batch_size % 2:
                 raise InputError(f"recipe: both_orders needs an even phases.{index}.batch_size, not {phase.batch_size}")
+        _check("groups", self.groups, self.groups == 0 or self.groups >= 2, "0, or at least 2")
+        _check("closing", self.closing, 0 <= self.closing <= 1, "within 0..1")
+        if self.closing != 0.5 and not self.groups:
+            raise InputError("recipe: closing goes with groups; give their number, or leave it out")
+        if self.groups and self.distillation is not None and self.distillation.embedding_steps:
+            raise InputError(
+                "recipe: a model that is cut into groups has embeddings already; set distillation.embedding_steps=0"
+            )
+        if self.groups and self.compile:
+            raise InputError("recipe: compile would begin anew with each step in which groups close; leave it out")
         _check("short_probability", self.short_probability, 0 <= self.short_probability <= 1, "within 0..1")
         self.masking()
 
@@ -245,6 +259,8 @@ class Recipe:
         values = dataclasses.asdict(self)
         for name in ("description", "save_every", "keep", "log_every"):
             del values[name]
+        if not self.groups:
+            del values["groups"], values["closing"]
         if self.distillation is None:
             del values["distillation"]
         else:
