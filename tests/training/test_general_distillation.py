@@ -168,6 +168,7 @@ def test_a_dense_model_is_cut_into_groups(
         (["closing=0.2"], "closing goes with groups"),
         (["groups=1"], "groups must be 0, or at least 2"),
         (["groups=4", "distillation.embedding_steps=0", "compile=true"], "compile would begin anew"),
+        (["groups=4", "distillation.embedding_steps=0", "divergence=2"], "set divergence=0"),
     ):
         with pytest.raises(InputError, match=message):
             settings("refused", *words)

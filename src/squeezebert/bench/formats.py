@@ -38,6 +38,7 @@ FORMS = ("conv", "split", "bmm")
 """Of the grouped layers (:mod:`squeezebert.model.grouped`)."""
 PEER = "BERT-base"
 SHAPES = ("1x32", "1x128", "8x128")
+_CHECKPOINT = (".json", ".safetensors", ".bin", ".txt")  # suffixes of what an export reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,12 +222,10 @@ def _make(settings: FormatSettings, model: str, lines: list[Line], folder: Path,
             values = {name: getattr(line, name) for name in ("format", "precision", "form")}
             source = None if line.model == PEER else model
             words = ["squeezebert.bench.forms", json.dumps({**values, "source": source, "target": str(target)})]
-        mark, stamp = folder / f"{line.key}.made", _stamp(line, None if line.model == PEER else model)
-        if (
-            mark.is_file()
-            and mark.read_text(encoding="utf-8") == stamp
-            and artifact.is_artifact(artifact.locate(target))
-        ):
+        mark = folder / f"{line.key}.made"
+        stamp = _stamp(line, None if line.model == PEER else model, python, settings.threads)
+        made = mark.is_file() and mark.read_text(encoding="utf-8") == stamp
+        if made and artifact.is_artifact(artifact.locate(target)):
             say(f"{line.model}: {number} of {len(lines)}: {line.key} is there from a former run")
         else:
             say(f"{line.model}: writing {number} of {len(lines)}: {line.key}")
@@ -251,15 +250,14 @@ def _make(settings: FormatSettings, model: str, lines: list[Line], folder: Path,
                 line.answer = last_line(log, 0)
 
 
-def _stamp(line: Line, model: str | None) -> str:
-    """What an artifact is made from: what it is, its checkpoint's files, and the code that makes it."""
+def _stamp(line: Line, model: str | None, python: str, threads: int) -> str:
+    """What an artifact, and the report in it, is made from: the checkpoint's files, this code, and who runs it."""
     package = Path(__file__).parents[1]
-    sources = [path for part in ("export", "model", "bench/forms.py", "bench/peers.py")
-               for path in ([package / part] if part.endswith(".py") else (package / part).glob("*.py"))]  # fmt: skip
-    files = (
-        [] if model is None else [path for path in Path(model).iterdir() if path.suffix in (".json", ".safetensors")]
-    )
-    made_of = hashlib.sha256(f"{line.format} {line.precision} {line.form} {line.shipped}".encode())
+    sources = [path for part in ("export", "model") for path in (package / part).glob("*.py")]
+    sources += [package / "bench" / name for name in ("forms.py", "peers.py")]
+    files = [] if model is None else [path for path in Path(model).iterdir() if path.suffix in _CHECKPOINT]
+    what = (line.format, line.precision, line.form, line.shipped, python, threads)
+    made_of = hashlib.sha256(" ".join(map(str, what)).encode())
     for path in sorted(sources) + sorted(files):
         made_of.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return made_of.hexdigest()

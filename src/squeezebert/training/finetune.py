@@ -35,11 +35,13 @@ from squeezebert.training.curves import draw_curves
 from squeezebert.training.distillation import read_distillation
 from squeezebert.training.grouping import (
     Order,
+    agree_on_order,
     apply_order,
     check_dense,
     closed,
     find_order,
     fully_closed,
+    keep_order,
     open_groups,
     openness_at,
     set_openness,
@@ -159,9 +161,9 @@ def _run(
             say(f"{train.truncated:,} of {len(train):,} training texts reach {max_length} tokens and are cut")
     accelerator.wait_for_everyone()
     objective: Objective[Batch] = ClassificationLoss(accelerator.device)
-    order = _order(settings, loaded.model, train, accelerator.device) if settings.groups else None
+    order = _order(settings, loaded.model, train, accelerator) if settings.groups else None
     if order is not None:
-        cut = f"its layers are cut into {settings.groups} groups, which hold {order.kept:.0%} of their weight"
+        cut = f"its layers are cut into {settings.groups} groups, which hold {order.kept:.0%} of what is weighed"
         start += f"; {cut}"
         if accelerator.is_main_process:
             say(f"model: {cut}")
@@ -170,6 +172,8 @@ def _run(
         objective = distillation.loss(settings, texts, train, loaded.config, tokenizer, accelerator.device, places)
     # Not before the teachers have answered: the mistake in one that cannot may be mended, and this command repeated.
     begin(output, decisive, fingerprints, write=accelerator.is_main_process)
+    if order is not None and accelerator.is_main_process:
+        keep_order(output, order)
 
     try:
         for seed in settings.seeds:
@@ -377,16 +381,21 @@ def _load(settings: FinetuneSettings, task: Task, tokenizer: Tokenizer, seed: in
     return loaded, "; ".join(start)
 
 
-def _order(settings: FinetuneSettings, model: nn.Module, train: EncodedExamples, device: torch.device) -> Order:
+def _order(settings: FinetuneSettings, model: nn.Module, train: EncodedExamples, accelerator: Accelerator) -> Order:
     """The order in which a dense model's channels suit groups, by what it makes of the first training examples."""
     encoder: SqueezeBert = model.transformer  # type: ignore[assignment]
     check_dense(encoder.config, settings.groups, settings.model)
 
     def read() -> None:
         for start in range(0, min(len(train), _ORDER_EXAMPLES), _EVALUATION_BATCH):
-            forward(model, train.collate(np.arange(start, min(len(train), start + _EVALUATION_BATCH))), device)
+            batch = train.collate(np.arange(start, min(len(train), start + _EVALUATION_BATCH)))
+            forward(model, batch, accelerator.device)
 
-    return find_order(encoder, settings.groups, read)
+    def find() -> Order:
+        model.to(accelerator.device)
+        return find_order(encoder, settings.groups, read)
+
+    return agree_on_order(accelerator, settings.output, find)
 
 
 def _precision(settings: FinetuneSettings, device: torch.device) -> Any:

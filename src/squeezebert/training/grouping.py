@@ -14,16 +14,21 @@ It is structured pruning with a soft mask, as in movement pruning's and CoFi's s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from squeezebert.errors import InputError
+from squeezebert.files import read_json, write_json
 from squeezebert.model.attention import SelfAttention
 from squeezebert.model.config import ModelConfig
 from squeezebert.model.grouped import GroupedLinear, grouped_linear
@@ -40,7 +45,28 @@ Int64 = NDArray[np.int64]
 
 _FIELDS = ("q_groups", "k_groups", "v_groups", "intermediate_groups", "output_groups")
 _ALL_FIELDS = (*_FIELDS, "post_attention_groups")
+_FILE = "order.json"
 _RESTARTS, _ROUNDS, _TOLERANCE = 3, 30, 1e-4
+
+
+def agree_on_order(accelerator: Accelerator, folder: Path, find: Callable[[], Order]) -> Order:
+    """The order of a run: the one in its folder, or what the first process finds; the same in all processes.
+
+    Args:
+        accelerator: The processes.
+        folder: The run's.
+        find: Computes the order of a run that has none yet.
+    """
+    path, order = folder / _FILE, None
+    if accelerator.is_main_process:
+        order = Order.from_dict(read_json(path)) if path.exists() else find()
+    agreed: Order = broadcast_object_list([order])[0]
+    return agreed
+
+
+def keep_order(folder: Path, order: Order) -> None:
+    """Note the order of a run in its folder: a resumed one may compute another, by rounding."""
+    write_json(folder / _FILE, order.to_dict())
 
 
 def check_dense(config: ModelConfig, groups: int, source: str) -> None:
@@ -64,13 +90,24 @@ class Order:
     """Groups of everything in an encoder that has an order."""
 
     kept: float
-    """Share of the layers' weight that lies on the blocks."""
+    """Share of the layers' squared weight, times its inputs' mean square, that lies on the blocks; mean over layers."""
     channels: Int64
     """Group of each channel of the hidden states. *Shape:* ``[C]``."""
     heads: list[Int64] = field(default_factory=list)
     """Group of each attention head, by layer. *Shape:* ``[H]``."""
     neurons: list[Int64] = field(default_factory=list)
     """Group of each feed-forward neuron, by layer. *Shape:* ``[I]``."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fields, ready for JSON."""
+        layers = {name: [each.tolist() for each in getattr(self, name)] for name in ("heads", "neurons")}
+        return {"kept": self.kept, "channels": self.channels.tolist(), **layers}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Order:
+        """What :meth:`to_dict` gave."""
+        heads, neurons = ([np.asarray(each) for each in values[name]] for name in ("heads", "neurons"))
+        return cls(values["kept"], np.asarray(values["channels"]), heads, neurons)
 
     @property
     def places(self) -> Tensor:
@@ -95,6 +132,9 @@ def find_order(encoder: SqueezeBert, groups: int, read: Callable[[], object], *,
         groups: A divisor of hidden size, heads and intermediate size.
         read: Lets the encoder read some texts, during which its layers' inputs are measured.
         seed: Of the random starts.
+
+    Raises:
+        InputError: A layer's weights or inputs are all zero, or not finite.
     """
     energies = _energies(encoder, read)
     heads, channels = encoder.config.num_attention_heads, encoder.config.hidden_size
@@ -124,12 +164,14 @@ def _energies(encoder: SqueezeBert, read: Callable[[], object]) -> list[tuple[Fl
     sums: dict[nn.Module, Tensor] = {}
 
     def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        square = inputs[0].detach().double().flatten(0, -2).square().sum(0)
+        square = inputs[0].detach().float().flatten(0, -2).square().sum(0, dtype=torch.float64)
         sums[layer] = sums[layer] + square if layer in sums else square
 
     def energy(layer: GroupedLinear) -> Float:
         weighted = layer.weight.detach().double().square() * sums[layer]
         values: Float = (weighted / weighted.sum()).cpu().numpy()
+        if not np.isfinite(values).all():
+            raise InputError("a layer's weights or inputs are all zero, or not finite, so no order can be found")
         return values
 
     layers = [part for part in encoder.layers if isinstance(part, Layer)]
@@ -221,23 +263,26 @@ class OpenLinear(GroupedLinear):
         openness: From 1, a dense layer, to 0, a grouped one, which is then computed as such.
     """
 
-    block: Tensor
-
     def __init__(self, layer: GroupedLinear, groups: int) -> None:
         super().__init__(layer.in_features, layer.out_features)
         self.weight, self.bias = layer.weight, layer.bias
         self.future_groups = groups
         self.openness = 1.0
-        ones = torch.ones(self.out_features // groups, self.in_features // groups, device=self.weight.device)
-        block = torch.block_diag(*[ones] * groups)  # type: ignore[no-untyped-call]
-        self.register_buffer("block", block, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer: ``[..., in]`` to ``[..., out]``."""
         if not self.openness:
             return grouped_linear(x, self.blocks(), self.bias, self.future_groups, self.form)
-        weight = self.weight * (self.block + self.openness * (1 - self.block))
-        return grouped_linear(x, weight, self.bias, 1, self.form)
+        return grouped_linear(x, self.faded(), self.bias, 1, self.form)
+
+    def faded(self) -> Tensor:
+        """The weight that is applied while the layer is open: ``[out, in]``."""
+        own_GG = torch.eye(self.future_groups, device=self.weight.device)
+        factor_GG = own_GG + self.openness * (1 - own_GG)
+        weight_GOGI = self.weight.view(
+            self.future_groups, -1, self.future_groups, self.in_features // self.future_groups
+        )
+        return (weight_GOGI * factor_GG[:, None, :, None]).view_as(self.weight)
 
     def blocks(self) -> Tensor:
         """What is left of the weight: ``[out, in / groups]``, as a grouped layer stores it."""
@@ -257,15 +302,26 @@ def open_groups(model: nn.Module, groups: int) -> None:
             part.intermediate, part.output = OpenLinear(part.intermediate, groups), OpenLinear(part.output, groups)
 
 
+def grouped_config(config: ModelConfig, groups: int) -> ModelConfig:
+    """Sizes of a dense model whose layers have been cut."""
+    return config.replace(**dict.fromkeys(_FIELDS, groups))
+
+
 def openness_at(step: int, closing_steps: float) -> float:
     """The factor in a step, counted from 0: it falls in a straight line, to 0 from ``closing_steps`` on."""
     return max(0.0, 1.0 - step / closing_steps) if closing_steps > 0 else 0.0
 
 
+@torch.no_grad()
 def set_openness(model: nn.Module, openness: float) -> None:
-    """Multiply what is off the blocks by ``openness``, from 1 (dense) to 0 (grouped)."""
+    """Multiply what is off the blocks by ``openness``, from 1 (dense) to 0 (grouped).
+
+    At 0 it is forgotten, too: a norm of the weight, such as LAMB's, is then that of the grouped layer.
+    """
     for layer in _open_layers(model).values():
         layer.openness = openness
+        if not openness:
+            layer.weight.copy_(layer.faded())
 
 
 @contextmanager
@@ -273,7 +329,8 @@ def fully_closed(model: nn.Module) -> Iterator[None]:
     """Compute as at openness 0 for a while; a model without open layers computes as ever."""
     layers = _open_layers(model).values()
     before = [layer.openness for layer in layers]
-    set_openness(model, 0.0)
+    for layer in layers:
+        layer.openness = 0.0
     try:
         yield
     finally:
@@ -296,7 +353,7 @@ def closed(model: nn.Module) -> nn.Module:
         return model
     groups = next(iter(layers.values())).future_groups
     config: ModelConfig = model.config  # type: ignore[assignment]
-    grouped: nn.Module = type(model)(config.replace(**dict.fromkeys(_FIELDS, groups)))
+    grouped: nn.Module = type(model)(grouped_config(config, groups))
     grouped.load_state_dict(model.state_dict() | {f"{name}.weight": layer.blocks() for name, layer in layers.items()})
     return grouped.to(next(model.parameters()).device).train(model.training)
 

@@ -42,11 +42,14 @@ from squeezebert.training.general_distillation import (
 )
 from squeezebert.training.grouping import (
     Order,
+    agree_on_order,
     apply_order,
     check_dense,
     closed,
     find_order,
     fully_closed,
+    grouped_config,
+    keep_order,
     open_groups,
     openness_at,
     set_openness,
@@ -262,7 +265,10 @@ def _run(
         check_space(output, model, models=2, states=recipe.keep)
     model.to(accelerator.device)
     sources = [_source(corpus, vocabulary, recipe, index) for index in range(len(recipe.phases))]
-    order = _open(settings, model, sources[0], accelerator.device) if recipe.groups else None
+    order = None
+    if recipe.groups:
+        order = _open(settings, model, sources[0], accelerator)
+        config = grouped_config(config, recipe.groups)
     distillation = None
     trained: nn.Module = model
     objective: Objective[PretrainingBatch] = PretrainingLoss(
@@ -285,6 +291,8 @@ def _run(
     precision = _precision(settings, accelerator, trained, objective, sources[0])
     decisive = {**recipe.to_dict(), "size": settings.size, "precision": precision}
     begin(output, decisive, fingerprint, write=accelerator.is_main_process)
+    if order is not None and accelerator.is_main_process:
+        keep_order(output, order)
     if finished:
         say(f"{output}: this run is finished")
         return PretrainResult(output, read_json(output / METRICS)) if accelerator.is_main_process else None
@@ -295,7 +303,9 @@ def _run(
     if accelerator.is_main_process:
         _announce(settings, config, corpus, gauge, peak, precision)
         if order is not None:
-            say(f"model: its layers are cut into {recipe.groups} groups, which hold {order.kept:.0%} of their weight")
+            say(
+                f"model: its layers are cut into {recipe.groups} groups, which hold {order.kept:.0%} of what is weighed"
+            )
     accelerator.wait_for_everyone()
     if recipe.compile:
         trained.compile()
@@ -457,23 +467,32 @@ def _build_model(settings: PretrainSettings, tokenizer: Tokenizer) -> nn.Module:
     return model
 
 
-def _open(settings: PretrainSettings, model: nn.Module, source: PretrainingSource, device: torch.device) -> Order:
+def _open(settings: PretrainSettings, model: nn.Module, source: PretrainingSource, accelerator: Accelerator) -> Order:
     """Put a dense model in the order that suits groups, by what it makes of the first rows, and open them."""
     encoder = model if isinstance(model, SqueezeBert) else model.transformer
     assert isinstance(encoder, SqueezeBert)
-    check_dense(encoder.config, settings.recipe.groups, settings.start)
+    groups, device = settings.recipe.groups, accelerator.device
+    check_dense(encoder.config, groups, settings.start)
 
     def read() -> None:
-        training = encoder.training
-        encoder.eval()
         batch = source.batch(0, slice(0, min(_CALIBRATION_ROWS, source.batch_size)))
-        mask = None if batch.attention_mask is None else to_device(batch.attention_mask, device)
-        encoder(to_device(batch.input_ids, device), mask, to_device(batch.token_type_ids, device))
-        encoder.train(training)
+        ids = batch.input_ids
+        if settings.recipe.predicts == "encoder":  # which reads the text without masks
+            ids = ids.copy()
+            ids.reshape(-1)[batch.masked_positions] = batch.masked_labels
+        for row, length in enumerate([ids.shape[1]] * len(ids) if batch.attention_mask is None
+                                     else batch.attention_mask.sum(1).tolist()):  # fmt: skip
+            encoder(to_device(ids[row : row + 1, :length], device))
 
-    order = find_order(encoder, settings.recipe.groups, read)
+    def find() -> Order:
+        encoder.eval()
+        found = find_order(encoder, groups, read)
+        encoder.train()
+        return found
+
+    order = agree_on_order(accelerator, settings.output, find)
     apply_order(model, order)
-    open_groups(model, settings.recipe.groups)
+    open_groups(model, groups)
     return order
 
 

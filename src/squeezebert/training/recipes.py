@@ -226,6 +226,8 @@ class Recipe:
             raise InputError(
                 "recipe: a model that is cut into groups has embeddings already; set distillation.embedding_steps=0"
             )
+        if self.groups and self.divergence:
+            raise InputError("recipe: the loss rises while groups close; set divergence=0")
         if self.groups and self.compile:
             raise InputError("recipe: compile would begin anew with each step in which groups close; leave it out")
         _check("short_probability", self.short_probability, 0 <= self.short_probability <= 1, "within 0..1")

@@ -139,8 +139,8 @@ def begin(output: Path, settings: Mapping[str, Any], data: Mapping[str, str], *,
         return
     former = read_json(path)
     remedy = "or choose another output folder"
-    for name, value in settings.items():
-        before = former["settings"].get(name)
+    for name in {**settings, **former["settings"]}:
+        before, value = former["settings"].get(name), settings.get(name)
         if before != value:
             name, before, value = _innermost(name, before, value)
             raise InputError(
