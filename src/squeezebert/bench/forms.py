@@ -37,6 +37,7 @@ def make(*, format: str, precision: str, form: str | None, source: str | None, t
 
 def _bert() -> Graph:
     """BERT-base of ``transformers`` in the package's clothes, which is all that the converters ask for."""
+    import torch
     from torch import Tensor, nn
 
     from squeezebert.bench.peers import build
@@ -53,7 +54,9 @@ def _bert() -> Graph:
 
         def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor]:
             """Give the logits, ``[B, 2]``."""
-            logits: Tensor = self.model(input_ids, attention_mask, token_type_ids)
+            # As it is added: of how ``transformers`` makes it, ExecuTorch's quantiser would turn indices to floats.
+            added = (1.0 - attention_mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
+            logits: Tensor = self.model(input_ids, added, token_type_ids)
             return (logits,)
 
     config = SIZES["base"].replace(vocab_size=30528, problem_type="single_label_classification")
