@@ -251,9 +251,9 @@ def test_hidden_states_are_compared_channel_by_channel(settings: Make, tmp_path:
     with torch.inference_mode():
         states = forward(loaded.model.eval(), batch, cpu, hidden_states=True).hidden_states
     distances = []
-    for places in (order.places, None):
+    for each in (order, None):
         loss = HiddenStateLoss(
-            str(source), loaded.config, loaded.tokenizer, max_length=32, weight=1.0, device=cpu, places=places
+            str(source), loaded.config, loaded.tokenizer, max_length=32, weight=1.0, device=cpu, order=each
         )
         loss.calibrate(batch)
         distances.append(float(loss(states, batch)))

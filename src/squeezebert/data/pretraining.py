@@ -94,6 +94,12 @@ class PretrainingBatch:
     tokens: int
     """Tokens that are not padding, ``N``."""
 
+    def written_ids(self) -> Int64:
+        """The tokens as they were before any was masked. *Shape:* ``[B, T]``."""
+        ids = self.input_ids.copy()
+        ids.reshape(-1)[self.masked_positions] = self.masked_labels
+        return ids
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:

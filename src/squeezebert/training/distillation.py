@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from squeezebert.data.collate import Batch
 from squeezebert.data.examples import Example, Label
@@ -21,6 +20,7 @@ from squeezebert.model.config import ModelConfig
 from squeezebert.tokenizer import Tokenizer
 from squeezebert.training.batches import EncodedExamples
 from squeezebert.training.distillation_loss import DistillationLoss
+from squeezebert.training.grouping import Order
 from squeezebert.training.hidden_states import HiddenStateLoss
 from squeezebert.training.loop import Objective
 from squeezebert.training.losses import ClassificationLoss
@@ -57,7 +57,7 @@ class Distillation:
         student: ModelConfig,
         tokenizer: Tokenizer,
         device: torch.device,
-        places: Tensor | None = None,
+        order: Order | None = None,
     ) -> Objective[Batch]:
         """Ask the teachers, where the cache does not know their answers, and make the loss.
 
@@ -68,7 +68,7 @@ class Distillation:
             student: Sizes of the student.
             tokenizer: Its tokenizer.
             device: Where to compute.
-            places: Channel of the teacher that each of the student's hidden states stands for; None: the same.
+            order: In which the student, a model like its teacher, was put; None: in none.
 
         Raises:
             InputError: A teacher cannot be loaded, its outputs are not finite, or its hidden states cannot be compared.
@@ -80,7 +80,7 @@ class Distillation:
         if settings.hidden:
             hidden = HiddenStateLoss(
                 self.teachers[0].source, student, tokenizer,
-                max_length=train.max_length, weight=settings.hidden, device=device, places=places,
+                max_length=train.max_length, weight=settings.hidden, device=device, order=order,
             )  # fmt: skip
             hidden.calibrate(train.collate(np.arange(min(_CALIBRATION_EXAMPLES, len(train)))))
         logits = [teacher_logits(each, examples, max_length=train.max_length, device=device) for each in self.teachers]

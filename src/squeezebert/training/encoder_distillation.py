@@ -39,7 +39,7 @@ from squeezebert.data.pretraining import PretrainingBatch, PretrainingSource
 from squeezebert.errors import InputError
 from squeezebert.model.squeezebert import SqueezeBert
 from squeezebert.tokenizer import Tokenizer
-from squeezebert.training.grouping import Order
+from squeezebert.training.grouping import Order, reordered
 from squeezebert.training.losses import to_device, unwrapped
 from squeezebert.training.pretraining_loss import summed_cross_entropy
 from squeezebert.training.progress import Figures
@@ -210,22 +210,22 @@ class EncoderDistillationLoss:
             if self._recipe.mlm:
                 places = torch.arange(inputs[0].shape[1], device=self._device)
                 embedded = self._teacher.embeddings(inputs[0], places, inputs[2])
-            embedded = _reordered(embedded, self._places)
+            embedded = reordered(embedded, self._places)
             terms["embedding_error"] = relative_error(ours.hidden[0], embedded, mask_BT, self._scales[0])
         if self._recipe.hidden:
             for layer, taught in self.layers:
-                wanted = _reordered(theirs[taught], self._places)
+                wanted = reordered(theirs[taught], self._places)
                 error = relative_error(ours.hidden[layer], wanted, mask_BT, self._scales[taught])
                 terms[f"layer_{layer}_error"] = error
         if self._recipe.relations:
             with torch.no_grad():
-                vectors = [_reordered(x, self._attention_places) for x in relation_vectors(self._teacher, theirs)]
+                vectors = [reordered(x, self._attention_places) for x in relation_vectors(self._teacher, theirs)]
             losses = [
                 relation_loss(x, y, mask_BT, self._heads) for x, y in zip(ours.relations, vectors, strict=True)
             ]  # fmt: skip
             terms["relation_loss"] = torch.stack(losses).sum()
         if ours.sentence is not None:
-            means_BC = mean_vectors(_reordered(theirs[-1], self._places), mask_BT)
+            means_BC = mean_vectors(reordered(theirs[-1], self._places), mask_BT)
             terms["sentence_loss"] = relative_error(ours.sentence, means_BC, None, self._sentence_scale)
         if ours.logits is not None:
             terms["mlm_loss"] = summed_cross_entropy(ours.logits, batch.masked_labels, self._device)
@@ -236,17 +236,9 @@ class EncoderDistillationLoss:
 
     def _inputs(self, batch: PretrainingBatch, *, masked: bool) -> tuple[Tensor, Tensor | None, Tensor]:
         """Ids, attention mask and types, of the text with or without its masked tokens."""
-        ids = batch.input_ids
-        if not masked:
-            ids = ids.copy()
-            ids.reshape(-1)[batch.masked_positions] = batch.masked_labels
+        ids = batch.input_ids if masked else batch.written_ids()
         mask = None if batch.attention_mask is None else to_device(batch.attention_mask, self._device)
         return to_device(ids, self._device), mask, to_device(batch.token_type_ids, self._device)
-
-
-def _reordered(theirs: Tensor, places: Tensor | None) -> Tensor:
-    """The teacher's channels in the student's order."""
-    return theirs if places is None else theirs[..., places]
 
 
 def layer_map(layers: Sequence[int], student: int, teacher: int) -> list[tuple[int, int]]:

@@ -27,25 +27,13 @@ from squeezebert.files import atomic_path, read_json, write_json, write_text
 from squeezebert.host import keep_freed_memory
 from squeezebert.model.config import ModelConfig
 from squeezebert.model.heads import sequence_loss
-from squeezebert.model.squeezebert import SqueezeBert, initialize
+from squeezebert.model.squeezebert import initialize
 from squeezebert.tokenizer import Tokenizer
+from squeezebert.training import grouping
 from squeezebert.training.batches import EncodedExamples, EpochBatches
 from squeezebert.training.card import model_card
 from squeezebert.training.curves import draw_curves
 from squeezebert.training.distillation import read_distillation
-from squeezebert.training.grouping import (
-    Order,
-    agree_on_order,
-    apply_order,
-    check_dense,
-    closed,
-    find_order,
-    fully_closed,
-    keep_order,
-    open_groups,
-    openness_at,
-    set_openness,
-)
 from squeezebert.training.labelled import LabelledData, read_labelled_data
 from squeezebert.training.loop import Interrupted, LoopSettings, Objective, fit, make_accelerator
 from squeezebert.training.losses import ClassificationLoss, forward, unwrapped
@@ -163,17 +151,15 @@ def _run(
     objective: Objective[Batch] = ClassificationLoss(accelerator.device)
     order = _order(settings, loaded.model, train, accelerator) if settings.groups else None
     if order is not None:
-        cut = f"its layers are cut into {settings.groups} groups, which hold {order.kept:.0%} of what is weighed"
-        start += f"; {cut}"
+        start += f"; {order.describe()}"
         if accelerator.is_main_process:
-            say(f"model: {cut}")
+            say(f"model: {order.describe()}")
     if distillation is not None:
-        places = None if order is None else order.places
-        objective = distillation.loss(settings, texts, train, loaded.config, tokenizer, accelerator.device, places)
+        objective = distillation.loss(settings, texts, train, loaded.config, tokenizer, accelerator.device, order)
     # Not before the teachers have answered: the mistake in one that cannot may be mended, and this command repeated.
     begin(output, decisive, fingerprints, write=accelerator.is_main_process)
     if order is not None and accelerator.is_main_process:
-        keep_order(output, order)
+        grouping.keep_order(output, order)
 
     try:
         for seed in settings.seeds:
@@ -197,15 +183,15 @@ def _train_seed(
     train: EncodedExamples,
     dev: Mapping[str, EncodedExamples],
     objective: Objective[Batch],
-    order: Order | None,
+    order: grouping.Order | None,
     seed: int,
 ) -> None:
     """Build and fit the model of one seed; its folder then holds the best model and its figures."""
     folder = _folder(settings, seed)
     model = _load(settings, task, tokenizer, seed)[0].model
     if order is not None:
-        apply_order(model, order)
-        open_groups(model, settings.groups)
+        grouping.apply_order(model, order)
+        grouping.open_groups(model, settings.groups)
     model.to(accelerator.device)
     optimizer = build_optimizer(model, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay)
     batches = EpochBatches(train, settings.batch_size, seed)
@@ -219,7 +205,7 @@ def _train_seed(
 
     def evaluate() -> tuple[float, Figures]:
         figures = {}
-        with fully_closed(model):
+        with grouping.fully_closed(model):
             for name, examples in dev.items():
                 logits[name] = predict(model, examples, accelerator)
                 loss = mean_loss(logits[name], examples, unwrapped(model).config)
@@ -228,8 +214,11 @@ def _train_seed(
 
     def keep_best(evaluation: Evaluation) -> None:
         about = {"task": task.name, "pair": task.pair, "max_length": train.max_length, "figures": evaluation.figures}
-        checkpoint.save(closed(model), folder / "model", tokenizer=tokenizer, extra=about)
+        checkpoint.save(grouping.closed(model), folder / "model", tokenizer=tokenizer, extra=about)
         _write_predictions(folder / PREDICTIONS, logits, dev)
+
+    def close(step: int) -> None:
+        grouping.set_openness(model, grouping.openness_at(step, settings.closing * phase.steps))
 
     progress = fit(
         accelerator=accelerator,
@@ -251,7 +240,7 @@ def _train_seed(
             patience=settings.patience,
         ),
         folder=folder,
-        prepare=lambda step: set_openness(model, openness_at(step, settings.closing * phase.steps)),
+        prepare=None if order is None else close,
         title=f"seed {seed}" if len(settings.seeds) > 1 else task.name,
     )
     # accelerate holds on to every model it has seen.
@@ -381,21 +370,18 @@ def _load(settings: FinetuneSettings, task: Task, tokenizer: Tokenizer, seed: in
     return loaded, "; ".join(start)
 
 
-def _order(settings: FinetuneSettings, model: nn.Module, train: EncodedExamples, accelerator: Accelerator) -> Order:
+def _order(
+    settings: FinetuneSettings, model: nn.Module, train: EncodedExamples, accelerator: Accelerator
+) -> grouping.Order:
     """The order in which a dense model's channels suit groups, by what it makes of the first training examples."""
-    encoder: SqueezeBert = model.transformer  # type: ignore[assignment]
-    check_dense(encoder.config, settings.groups, settings.model)
 
     def read() -> None:
+        model.to(accelerator.device)
         for start in range(0, min(len(train), _ORDER_EXAMPLES), _EVALUATION_BATCH):
             batch = train.collate(np.arange(start, min(len(train), start + _EVALUATION_BATCH)))
             forward(model, batch, accelerator.device)
 
-    def find() -> Order:
-        model.to(accelerator.device)
-        return find_order(encoder, settings.groups, read)
-
-    return agree_on_order(accelerator, settings.output, find)
+    return grouping.order_of_run(accelerator, settings.output, model, settings.groups, settings.model, read)
 
 
 def _precision(settings: FinetuneSettings, device: torch.device) -> Any:

@@ -8,8 +8,8 @@ Weights from random numbers have to learn everything anew; here they begin as th
 2. :func:`open_groups` multiplies the entries off the blocks by a factor, which :func:`set_openness` takes from 1 to
    0 during training. What is left at 0 is a grouped layer: :func:`closed`.
 
-It is structured pruning with a soft mask, as in movement pruning's and CoFi's schedules (Sanh et al. 2020; Xia et al.
-2022), onto the fixed structure of Iandola et al. 2020, section 3.2.
+It is structured pruning, with distillation beside it as in CoFi (Xia et al. 2022), onto the structure of Iandola et al.
+2020, section 3.2, which is fixed beforehand.
 """
 
 from __future__ import annotations
@@ -47,26 +47,6 @@ _FIELDS = ("q_groups", "k_groups", "v_groups", "intermediate_groups", "output_gr
 _ALL_FIELDS = (*_FIELDS, "post_attention_groups")
 _FILE = "order.json"
 _RESTARTS, _ROUNDS, _TOLERANCE = 3, 30, 1e-4
-
-
-def agree_on_order(accelerator: Accelerator, folder: Path, find: Callable[[], Order]) -> Order:
-    """The order of a run: the one in its folder, or what the first process finds; the same in all processes.
-
-    Args:
-        accelerator: The processes.
-        folder: The run's.
-        find: Computes the order of a run that has none yet.
-    """
-    path, order = folder / _FILE, None
-    if accelerator.is_main_process:
-        order = Order.from_dict(read_json(path)) if path.exists() else find()
-    agreed: Order = broadcast_object_list([order])[0]
-    return agreed
-
-
-def keep_order(folder: Path, order: Order) -> None:
-    """Note the order of a run in its folder: a resumed one may compute another, by rounding."""
-    write_json(folder / _FILE, order.to_dict())
 
 
 def check_dense(config: ModelConfig, groups: int, source: str) -> None:
@@ -109,6 +89,14 @@ class Order:
         heads, neurons = ([np.asarray(each) for each in values[name]] for name in ("heads", "neurons"))
         return cls(values["kept"], np.asarray(values["channels"]), heads, neurons)
 
+    def describe(self) -> str:
+        """For people."""
+        groups = int(self.channels.max()) + 1
+        return (
+            f"its layers are cut into {groups} groups, which hold {self.kept:.0%} of their squared weights times "
+            "squared inputs"
+        )
+
     @property
     def places(self) -> Tensor:
         """Former place of each channel in the new order. *Shape:* ``[C]``."""
@@ -118,6 +106,36 @@ class Order:
         """Former place of each channel of a layer's queries, keys and values. *Shape:* ``[C]``."""
         size = len(self.channels) // len(self.heads[layer])
         return (_by_group(self.heads[layer])[:, None] * size + torch.arange(size)).flatten()
+
+
+def order_of_run(
+    accelerator: Accelerator, folder: Path, model: nn.Module, groups: int, source: str, read: Callable[[], object]
+) -> Order:
+    """The order of a run: the one in its folder, or what the first process finds; the same in all processes.
+
+    Args:
+        accelerator: The processes.
+        folder: The run's.
+        model: Dense; an encoder, or one of :data:`squeezebert.model.heads.HEADS`.
+        groups: To cut its layers into.
+        source: What messages call the model.
+        read: As for :func:`find_order`.
+
+    Raises:
+        InputError: As :func:`check_dense` and :func:`find_order`.
+    """
+    encoder = _encoder(model)
+    check_dense(encoder.config, groups, source)
+    path, order = folder / _FILE, None
+    if accelerator.is_main_process:
+        order = Order.from_dict(read_json(path)) if path.exists() else find_order(encoder, groups, read)
+    agreed: Order = broadcast_object_list([order])[0]
+    return agreed
+
+
+def keep_order(folder: Path, order: Order) -> None:
+    """Note the order of a run in its folder: a resumed one may find another, by rounding."""
+    write_json(folder / _FILE, order.to_dict())
 
 
 def find_order(encoder: SqueezeBert, groups: int, read: Callable[[], object], *, seed: int = 0) -> Order:
@@ -178,10 +196,13 @@ def _energies(encoder: SqueezeBert, read: Callable[[], object]) -> list[tuple[Fl
     parts = [(each.attention, each.feed_forward) for each in layers]
     watched = [part for a, f in parts for part in (a.query, a.key, a.value, f.intermediate, f.output)]
     handles = [part.register_forward_pre_hook(look) for part in watched]
+    training = encoder.training
+    encoder.eval()
     try:
         with torch.no_grad():
             read()
     finally:
+        encoder.train(training)
         for handle in handles:
             handle.remove()
     return [
@@ -209,9 +230,7 @@ def apply_order(model: nn.Module, order: Order) -> None:
         model: An encoder, or one of :data:`squeezebert.model.heads.HEADS`.
         order: Of its encoder.
     """
-    channels = order.places
-    encoder = model if isinstance(model, SqueezeBert) else model.transformer
-    assert isinstance(encoder, SqueezeBert)
+    channels, encoder = order.places, _encoder(model)
     for table in (encoder.embeddings.word, encoder.embeddings.position, encoder.embeddings.token_type):
         table.weight.copy_(table.weight[:, channels])
     _order_vector(encoder.embeddings.norm, channels)
@@ -236,6 +255,22 @@ def apply_order(model: nn.Module, order: Order) -> None:
     if isinstance(model, (SqueezeBertForTokenClassification, SqueezeBertForQuestionAnswering)):
         last = model.classifier if isinstance(model, SqueezeBertForTokenClassification) else model.qa_outputs
         last.weight.copy_(last.weight[:, channels])
+
+
+def reordered(theirs: Tensor, places: Tensor | None) -> Tensor:
+    """Channels of a teacher in the order of a student that was like it: ``[..., C]`` to the same.
+
+    Args:
+        theirs: The teacher's vectors.
+        places: :attr:`Order.places`, or :meth:`Order.attention_places`; None: the student is in no other order.
+    """
+    return theirs if places is None else theirs[..., places]
+
+
+def _encoder(model: nn.Module) -> SqueezeBert:
+    encoder = model if isinstance(model, SqueezeBert) else model.transformer
+    assert isinstance(encoder, SqueezeBert)
+    return encoder
 
 
 def _by_group(groups_N: Int64) -> Tensor:
@@ -279,10 +314,17 @@ class OpenLinear(GroupedLinear):
         """The weight that is applied while the layer is open: ``[out, in]``."""
         own_GG = torch.eye(self.future_groups, device=self.weight.device)
         factor_GG = own_GG + self.openness * (1 - own_GG)
-        weight_GOGI = self.weight.view(
-            self.future_groups, -1, self.future_groups, self.in_features // self.future_groups
-        )
-        return (weight_GOGI * factor_GG[:, None, :, None]).view_as(self.weight)
+        return (self._by_group(self.weight) * factor_GG[:, None, :, None]).view_as(self.weight)
+
+    @torch.no_grad()
+    def forget(self) -> None:
+        """Set what is off the blocks to 0, in place."""
+        own_GG = torch.eye(self.future_groups, device=self.weight.device)
+        self._by_group(self.weight).mul_(own_GG[:, None, :, None])
+
+    def _by_group(self, weight: Tensor) -> Tensor:
+        """A view of ``[out, in]``: ``[G, out / G, G, in / G]``."""
+        return weight.view(self.future_groups, -1, self.future_groups, self.in_features // self.future_groups)
 
     def blocks(self) -> Tensor:
         """What is left of the weight: ``[out, in / groups]``, as a grouped layer stores it."""
@@ -312,7 +354,6 @@ def openness_at(step: int, closing_steps: float) -> float:
     return max(0.0, 1.0 - step / closing_steps) if closing_steps > 0 else 0.0
 
 
-@torch.no_grad()
 def set_openness(model: nn.Module, openness: float) -> None:
     """Multiply what is off the blocks by ``openness``, from 1 (dense) to 0 (grouped).
 
@@ -321,7 +362,7 @@ def set_openness(model: nn.Module, openness: float) -> None:
     for layer in _open_layers(model).values():
         layer.openness = openness
         if not openness:
-            layer.weight.copy_(layer.faded())
+            layer.forget()
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from squeezebert.model.config import ModelConfig
 from squeezebert.model.squeezebert import SqueezeBert
 from squeezebert.tokenizer import Tokenizer
 from squeezebert.training.encoder_distillation import layer_map, relative_error, require_same_vocabulary
+from squeezebert.training.grouping import Order, reordered
 from squeezebert.training.losses import forward, to_device
 
 
@@ -32,7 +33,7 @@ class HiddenStateLoss:
         max_length: Tokens of the longest example.
         weight: What the distance is multiplied with.
         device: Where to compute.
-        places: Channel of the teacher that each of the student's stands for, ``[C]``; None: the same.
+        order: In which the student, a model like its teacher, was put; None: in none.
 
     Raises:
         InputError: The teacher cannot be read, or has another vocabulary or width, or fewer positions.
@@ -47,7 +48,7 @@ class HiddenStateLoss:
         max_length: int,
         weight: float,
         device: torch.device,
-        places: Tensor | None = None,
+        order: Order | None = None,
     ) -> None:
         loaded = bert.load_encoder(source)
         require_same_vocabulary(
@@ -65,7 +66,7 @@ class HiddenStateLoss:
         assert isinstance(loaded.model, SqueezeBert)
         self._teacher = loaded.model.to(device).eval().requires_grad_(False)
         self._device = device
-        self._places = None if places is None else places.to(device)
+        self._places = None if order is None else order.places.to(device)
         self._weight = weight
         layers = layer_map((), student.num_hidden_layers, loaded.config.num_hidden_layers)
         self._pairs = [(0, 0), *layers]
@@ -96,4 +97,4 @@ class HiddenStateLoss:
     @torch.no_grad()
     def _states(self, batch: Batch) -> tuple[Tensor, ...]:
         states: tuple[Tensor, ...] = forward(self._teacher, batch, self._device, hidden_states=True).hidden_states
-        return states if self._places is None else tuple(each[..., self._places] for each in states)
+        return tuple(reordered(each, self._places) for each in states)

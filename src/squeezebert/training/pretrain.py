@@ -31,28 +31,14 @@ from squeezebert.files import read_json, write_json, write_text
 from squeezebert.host import keep_freed_memory
 from squeezebert.model.config import SIZES, ModelConfig
 from squeezebert.model.cost import table, total
-from squeezebert.model.squeezebert import SqueezeBert
 from squeezebert.tokenizer import Tokenizer
+from squeezebert.training import grouping
 from squeezebert.training.embedding_stage import FOLDER
 from squeezebert.training.encoder_distillation import require_same_vocabulary
 from squeezebert.training.general_distillation import (
     GeneralDistillation,
     distillation_card,
     draw_distillation_curves,
-)
-from squeezebert.training.grouping import (
-    Order,
-    agree_on_order,
-    apply_order,
-    check_dense,
-    closed,
-    find_order,
-    fully_closed,
-    grouped_config,
-    keep_order,
-    open_groups,
-    openness_at,
-    set_openness,
 )
 from squeezebert.training.held_out import score_held_out
 from squeezebert.training.loop import Interrupted, LoopSettings, Objective, fit, make_accelerator
@@ -267,8 +253,10 @@ def _run(
     sources = [_source(corpus, vocabulary, recipe, index) for index in range(len(recipe.phases))]
     order = None
     if recipe.groups:
-        order = _open(settings, model, sources[0], accelerator)
-        config = grouped_config(config, recipe.groups)
+        order = _order(settings, model, sources[0], accelerator)
+        grouping.apply_order(model, order)
+        grouping.open_groups(model, recipe.groups)
+        config = grouping.grouped_config(config, recipe.groups)
     distillation = None
     trained: nn.Module = model
     objective: Objective[PretrainingBatch] = PretrainingLoss(
@@ -292,7 +280,7 @@ def _run(
     decisive = {**recipe.to_dict(), "size": settings.size, "precision": precision}
     begin(output, decisive, fingerprint, write=accelerator.is_main_process)
     if order is not None and accelerator.is_main_process:
-        keep_order(output, order)
+        grouping.keep_order(output, order)
     if finished:
         say(f"{output}: this run is finished")
         return PretrainResult(output, read_json(output / METRICS)) if accelerator.is_main_process else None
@@ -303,9 +291,7 @@ def _run(
     if accelerator.is_main_process:
         _announce(settings, config, corpus, gauge, peak, precision)
         if order is not None:
-            say(
-                f"model: its layers are cut into {recipe.groups} groups, which hold {order.kept:.0%} of what is weighed"
-            )
+            say(f"model: {order.describe()}")
     accelerator.wait_for_everyone()
     if recipe.compile:
         trained.compile()
@@ -319,7 +305,10 @@ def _run(
             about["pretraining"] = {"start": settings.start, "teacher": settings.teacher}
         if evaluation is not None:
             about["pretraining"] |= {"step": evaluation.step, "figures": evaluation.figures["held_out"]}
-        checkpoint.save(closed(model), output, tokenizer=tokenizer, extra=about)
+        checkpoint.save(grouping.closed(model), output, tokenizer=tokenizer, extra=about)
+
+    def close(step: int) -> None:
+        grouping.set_openness(model, grouping.openness_at(step, recipe.closing * recipe.steps))
 
     progress = Progress()
     first_step = 0
@@ -340,7 +329,7 @@ def _run(
             def evaluate(rows: PretrainingSource = held_out_sources[index]) -> tuple[float, Figures]:
                 figures: Figures = {"held_out": {}}
                 count = recipe.held_out_rows
-                with fully_closed(model):
+                with grouping.fully_closed(model):
                     if recipe.predicts == "pretraining" or distillation is None:
                         figures = score_held_out(model, rows, accelerator, rows=count, precision=precision)
                     if distillation is not None:
@@ -372,7 +361,7 @@ def _run(
                 folder=output,
                 title=f"phase {index + 1}/{len(recipe.phases)}  length {phase.length}",
                 gauge=lambda step, figures, index=index: gauge.read(index, step, figures),  # type: ignore[misc]
-                prepare=lambda step: set_openness(model, openness_at(step, recipe.closing * recipe.steps)),
+                prepare=None if order is None else close,
             )
             # accelerate holds on to every model it has seen.
             accelerator.free_memory()
@@ -467,33 +456,19 @@ def _build_model(settings: PretrainSettings, tokenizer: Tokenizer) -> nn.Module:
     return model
 
 
-def _open(settings: PretrainSettings, model: nn.Module, source: PretrainingSource, accelerator: Accelerator) -> Order:
-    """Put a dense model in the order that suits groups, by what it makes of the first rows, and open them."""
-    encoder = model if isinstance(model, SqueezeBert) else model.transformer
-    assert isinstance(encoder, SqueezeBert)
-    groups, device = settings.recipe.groups, accelerator.device
-    check_dense(encoder.config, groups, settings.start)
+def _order(
+    settings: PretrainSettings, model: nn.Module, source: PretrainingSource, accelerator: Accelerator
+) -> grouping.Order:
+    """The order in which a dense model's channels suit groups, by what it makes of the first rows."""
 
     def read() -> None:
         batch = source.batch(0, slice(0, min(_CALIBRATION_ROWS, source.batch_size)))
-        ids = batch.input_ids
-        if settings.recipe.predicts == "encoder":  # which reads the text without masks
-            ids = ids.copy()
-            ids.reshape(-1)[batch.masked_positions] = batch.masked_labels
-        for row, length in enumerate([ids.shape[1]] * len(ids) if batch.attention_mask is None
-                                     else batch.attention_mask.sum(1).tolist()):  # fmt: skip
-            encoder(to_device(ids[row : row + 1, :length], device))
+        # A model without heads reads the text as it was written. The few places of padding are counted.
+        ids = batch.written_ids() if settings.recipe.predicts == "encoder" else batch.input_ids
+        arrays = (ids, batch.attention_mask, batch.token_type_ids)
+        model(*(None if each is None else to_device(each, accelerator.device) for each in arrays))
 
-    def find() -> Order:
-        encoder.eval()
-        found = find_order(encoder, groups, read)
-        encoder.train()
-        return found
-
-    order = agree_on_order(accelerator, settings.output, find)
-    apply_order(model, order)
-    open_groups(model, groups)
-    return order
+    return grouping.order_of_run(accelerator, settings.output, model, settings.recipe.groups, settings.start, read)
 
 
 def _source(corpus: Corpus, vocabulary: Vocabulary, recipe: Recipe, index: int) -> PretrainingSource:

@@ -184,7 +184,7 @@ class Recipe:
     """Compute each layer again in the backward pass: a third more time, much less memory."""
     groups: int = 0
     """Groups into which the layers of a dense model to go on from, a converted BERT, are cut; 0 cuts none."""
-    closing: float = 0.5
+    closing: float = 0.7
     """Share of all steps over which what the groups will not have fades, 0 to 1."""
     distillation: DistillationRecipe | None = None
     """What is learned from a teacher, and of masked tokens and sentence order beside it; none without one."""
@@ -220,7 +220,7 @@ class Recipe:
                 raise InputError(f"recipe: both_orders needs an even phases.{index}.batch_size, not {phase.batch_size}")
         _check("groups", self.groups, self.groups == 0 or self.groups >= 2, "0, or at least 2")
         _check("closing", self.closing, 0 <= self.closing <= 1, "within 0..1")
-        if self.closing != 0.5 and not self.groups:
+        if self.closing != 0.7 and not self.groups:
             raise InputError("recipe: closing goes with groups; give their number, or leave it out")
         if self.groups and self.distillation is not None and self.distillation.embedding_steps:
             raise InputError(
