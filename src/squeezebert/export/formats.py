@@ -27,9 +27,9 @@ CONVERTED: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 def shipped_form(format: str, precision: str) -> Form:
-    """Form of the grouped layers in which a converted format is written: the fastest of its runtime.
+    """Form of the grouped layers in which a converted format is written.
 
-    One linear layer per group, but for OpenVINO's int8, which one batched product suits better
-    (``benchmarks/results/forms_*``; a runtime's convolution is faster at 1x32 only, in ONNX Runtime's fp32).
+    On AVX2 it was the fastest of ONNX Runtime, ExecuTorch and OpenVINO (whose convolution was not measured) at most
+    sizes, and in LiteRT up to a third slower than one batched product for ``base`` (``benchmarks/results/forms_*``).
     """
     return "bmm" if (format, precision) == ("openvino", "int8") else "split"
