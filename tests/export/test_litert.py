@@ -27,11 +27,11 @@ Refused = Callable[[Path, Callable[[Path], None]], str]
 LENGTH = 64
 
 
-def words_of(checkpoint: Path) -> NDArray[np.float32]:
-    """The word embedding's weight."""
+def embedding_of(checkpoint: Path, kind: str) -> NDArray[np.float32]:
+    """An embedding's weight."""
     weights = load_file(checkpoint / "model.safetensors")
-    (words,) = (each for name, each in weights.items() if name.endswith("word_embeddings.weight"))
-    return words
+    (rows,) = (each for name, each in weights.items() if name.endswith(f"{kind}_embeddings.weight"))
+    return rows
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def int8(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_equals_pytorch_over_lengths_and_batches(fp32: Path) -> None:
     manifest = artifact.read_manifest(fp32)
-    assert (manifest.format, manifest.precision, manifest.form) == ("litert", "fp32", "split")
+    assert (manifest.format, manifest.precision, manifest.form) == ("litert", "fp32", "bmm")
     assert set(manifest.files) == {"model.tflite"}
     assert manifest.lengths == (32, LENGTH)
     report = manifest.report
@@ -61,7 +61,7 @@ def test_equals_pytorch_over_lengths_and_batches(fp32: Path) -> None:
 
 
 def test_lengths_share_their_weights(fp32: Path, source: Path) -> None:
-    assert (fp32 / "model.tflite").read_bytes().count(words_of(source).tobytes()) == 1
+    assert (fp32 / "model.tflite").read_bytes().count(embedding_of(source, "word").tobytes()) == 1
 
 
 def test_int8_is_small_and_close(int8: Path, source: Path) -> None:
@@ -69,7 +69,11 @@ def test_int8_is_small_and_close(int8: Path, source: Path) -> None:
     assert report is not None
     assert [line for line in report["failed"] if not line.startswith("latency: ")] == []
     assert report["bytes"] < report["fp32_bytes"]
-    assert quantize_rows(words_of(source)).values.tobytes() in (int8 / "model.tflite").read_bytes()
+    stored = (int8 / "model.tflite").read_bytes()
+    assert quantize_rows(embedding_of(source, "word")).values.tobytes() in stored
+    positions = embedding_of(source, "position")
+    assert stored.count(quantize_rows(positions[:LENGTH]).values.tobytes()) == 1  # for both lengths
+    assert positions[:32].tobytes() not in stored
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -124,7 +128,7 @@ def test_a_damaged_file_is_one_line(fp32: Path, tmp_path: Path) -> None:
 
 def test_a_wrong_scale_is_refused(int8: Path, source: Path, refused: Refused) -> None:
     def damage(folder: Path) -> None:
-        stored, words = (folder / "model.tflite").read_bytes(), quantize_rows(words_of(source)).values
+        stored, words = (folder / "model.tflite").read_bytes(), quantize_rows(embedding_of(source, "word")).values
         assert stored.count(words.tobytes()) == 1
         # The scales as they are, to these values are what scales four times too small were to the right ones.
         (folder / "model.tflite").write_bytes(stored.replace(words.tobytes(), (words // 4).tobytes()))

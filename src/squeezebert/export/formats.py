@@ -29,7 +29,6 @@ CONVERTED: dict[str, tuple[tuple[str, ...], str]] = {
 def shipped_form(format: str, precision: str) -> Form:
     """Form of the grouped layers in which a converted format is written.
 
-    On AVX2 it was the fastest of ONNX Runtime, ExecuTorch and OpenVINO (whose convolution was not measured) at most
-    sizes, and in LiteRT up to a third slower than one batched product for ``base`` (``benchmarks/results/forms_*``).
+    In LiteRT for ``base``, and in the other runtimes at most sizes, the fastest on AVX2 (``benchmarks/results/forms_*``).
     """
-    return "bmm" if (format, precision) == ("openvino", "int8") else "split"
+    return "bmm" if format == "litert" or (format, precision) == ("openvino", "int8") else "split"

@@ -1,9 +1,9 @@
 """Checkpoint -> LiteRT (TensorFlow Lite): ``model.tflite``.
 
-The grouped layers are one linear layer per group, which LiteRT runs in fp32 as fast as grouped convolutions and in int8
-faster. The converter takes no open length, so the file has a signature for each of several lengths, of one sequence a
-call; they share the weights. int8 has a scale per output, and per row of an embedding; activations are quantised as
-they come.
+The grouped layers are one batched product each, in LiteRT the fastest and the smallest form in most measurements
+(``benchmarks/results/forms_litert_*``). The converter takes no open length, so the file has a signature for each of
+several lengths, of one sequence a call; they share the weights. int8 has a scale per output, and per row of an
+embedding; activations are quantised as they come.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from squeezebert.export.build import Written
 from squeezebert.export.formats import shipped_form
 from squeezebert.export.graph import INPUTS, Graph, example, quiet
 from squeezebert.export.rewrite import rewrite
+from squeezebert.model.embeddings import Embeddings
 from squeezebert.model.grouped import Form
 from squeezebert.runtime.engines.litert import MODEL, signature_name
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 PACKAGES = ("litert_torch", "ai_edge_quantizer", "ai_edge_litert")
 PRECISIONS = ("fp32", "int8")
@@ -37,9 +38,18 @@ def convert(graph: Graph, folder: Path, precision: str, form: Form | None = None
     form = form or shipped_form("litert", precision)
     with quiet():
         module = rewrite(graph.module, form, int8_embeddings=False)
+        for part in module.modules():
+            if isinstance(part, Embeddings):
+                part.register_forward_pre_hook(_look_positions_up)
         model = _to_tflite(module, lengths)
         (folder / MODEL).write_bytes(_quantize(model) if precision == "int8" else model)
     return Written(form=form, files=(MODEL,), lengths=lengths)
+
+
+def _look_positions_up(_: nn.Module, ids: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Let positions depend on an input, or the converter makes a constant in fp32 of their embeddings for each length."""
+    input_ids, position_ids, token_type_ids = ids
+    return input_ids, position_ids + input_ids.clamp(max=0), token_type_ids
 
 
 def _to_tflite(module: nn.Module, lengths: tuple[int, ...]) -> bytes:
