@@ -16,7 +16,7 @@ from squeezebert.errors import InputError
 from squeezebert.model.grouped import GroupedLinear
 from squeezebert.model.heads import HEADS, SqueezeBertForSequenceClassification
 from squeezebert.model.squeezebert import SqueezeBert
-from squeezebert.training import loop
+from squeezebert.training import distillation, loop
 from squeezebert.training.finetune import finetune
 from squeezebert.training.grouping import (
     OpenLinear,
@@ -274,6 +274,22 @@ def test_finetuning_ends_with_groups(settings: Make, tmp_path: Path, monkeypatch
     assert loaded.model.transformer.layers[0].attention.query.weight.shape == (64, 16)
     assert whole.metrics["mean"]["dev"]["accuracy"] >= 0.9
     assert "4 groups" in (whole.folder / "README.md").read_text(encoding="utf-8")
+
+    # Trained further, it is compared with its teacher in the order that it has by then.
+    orders = []
+    real_loss = distillation.HiddenStateLoss
+
+    def spy(*arguments: Any, order: Order | None, **others: Any) -> HiddenStateLoss:
+        orders.append(order)
+        return real_loss(*arguments, order=order, **others)
+
+    monkeypatch.setattr(distillation, "HiddenStateLoss", spy)
+    further = {"model": str(whole.folder), "teacher": source, "hidden": 1.0, "output": tmp_path / "further"}
+    continued = finetune(settings(epochs=1, **further))
+    assert continued is not None
+    noted = (whole.folder / "order.json").read_bytes()
+    assert [each and each.to_dict() for each in orders] == [json.loads(noted)]
+    assert (continued.folder / "order.json").read_bytes() == noted
 
     # Stopped while the groups are closing, and resumed: the same weights.
     signals = iter([False] * 8 + [True] * 100)

@@ -29,6 +29,6 @@ CONVERTED: dict[str, tuple[tuple[str, ...], str]] = {
 def shipped_form(format: str, precision: str) -> Form:
     """Form of the grouped layers in which a converted format is written.
 
-    In LiteRT for ``base``, and in the other runtimes at most sizes, the fastest on AVX2 (``benchmarks/results/forms_*``).
+    The fastest on AVX2, in LiteRT for ``base``, in the other runtimes at most sizes (``benchmarks/results/forms_*``).
     """
     return "bmm" if format == "litert" or (format, precision) == ("openvino", "int8") else "split"

@@ -47,7 +47,7 @@ def convert(graph: Graph, folder: Path, precision: str, form: Form | None = None
 
 
 def _look_positions_up(_: nn.Module, ids: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Let positions depend on an input, or the converter makes a constant in fp32 of their embeddings for each length."""
+    """Let positions depend on an input, or the converter makes an fp32 constant of their embeddings for each length."""
     input_ids, position_ids, token_type_ids = ids
     return input_ids, position_ids + input_ids.clamp(max=0), token_type_ids
 

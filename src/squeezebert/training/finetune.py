@@ -154,12 +154,13 @@ def _run(
         start += f"; {order.describe()}"
         if accelerator.is_main_process:
             say(f"model: {order.describe()}")
+    known_order = order or grouping.order_of_checkpoint(settings.model)
     if distillation is not None:
-        objective = distillation.loss(settings, texts, train, loaded.config, tokenizer, accelerator.device, order)
+        objective = distillation.loss(settings, texts, train, loaded.config, tokenizer, accelerator.device, known_order)
     # Not before the teachers have answered: the mistake in one that cannot may be mended, and this command repeated.
     begin(output, decisive, fingerprints, write=accelerator.is_main_process)
-    if order is not None and accelerator.is_main_process:
-        grouping.keep_order(output, order)
+    if known_order is not None and accelerator.is_main_process:
+        grouping.keep_order(output, known_order)
 
     try:
         for seed in settings.seeds:

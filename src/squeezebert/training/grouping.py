@@ -133,8 +133,18 @@ def order_of_run(
     return agreed
 
 
+def order_of_checkpoint(source: str) -> Order | None:
+    """The order in which a former run put its model, noted beside it; None: in none that is known.
+
+    Raises:
+        InputError: The note cannot be read.
+    """
+    path = Path(source) / _FILE
+    return Order.from_dict(read_json(path)) if path.exists() else None
+
+
 def keep_order(folder: Path, order: Order) -> None:
-    """Note the order of a run in its folder: a resumed one may find another, by rounding."""
+    """Note the order of a run in its folder: a resumed one may find another, by rounding, and a later one needs it."""
     write_json(folder / _FILE, order.to_dict())
 
 

@@ -257,6 +257,7 @@ def _run(
         grouping.apply_order(model, order)
         grouping.open_groups(model, recipe.groups)
         config = grouping.grouped_config(config, recipe.groups)
+    known_order = order or (grouping.order_of_checkpoint(settings.model) if settings.model is not None else None)
     distillation = None
     trained: nn.Module = model
     objective: Objective[PretrainingBatch] = PretrainingLoss(
@@ -266,7 +267,7 @@ def _run(
     if settings.model is not None:
         fingerprint["model"] = hash_files(checkpoint.resolve(settings.model))
     if settings.teacher is not None:
-        distillation = GeneralDistillation(settings.teacher, recipe, model, tokenizer, accelerator.device, order)
+        distillation = GeneralDistillation(settings.teacher, recipe, model, tokenizer, accelerator.device, known_order)
         trained, objective = distillation.student, distillation.loss
         fingerprint["teacher"] = distillation.fingerprint
     held_out_sources = [
@@ -279,8 +280,8 @@ def _run(
     precision = _precision(settings, accelerator, trained, objective, sources[0])
     decisive = {**recipe.to_dict(), "size": settings.size, "precision": precision}
     begin(output, decisive, fingerprint, write=accelerator.is_main_process)
-    if order is not None and accelerator.is_main_process:
-        grouping.keep_order(output, order)
+    if known_order is not None and accelerator.is_main_process:
+        grouping.keep_order(output, known_order)
     if finished:
         say(f"{output}: this run is finished")
         return PretrainResult(output, read_json(output / METRICS)) if accelerator.is_main_process else None
