@@ -140,12 +140,15 @@ def fit_vocabulary(config: ModelConfig, tokenizer: Tokenizer | None, where: str 
 
 
 def read_extra(folder: Path) -> dict[str, Any]:
-    """What :func:`squeezebert.checkpoint.save` was given as ``extra``.
+    """What :func:`squeezebert.checkpoint.save` was given as ``extra``; of an artifact, what its manifest has of it.
 
     Raises:
         InputError: It is no JSON object.
     """
-    extra = read_object(folder / CONFIG).get(EXTRA, {})
+    values = read_object(folder / CONFIG)
+    if artifact.is_artifact(folder):
+        return {name: values[name] for name in ("max_length", "pair") if values.get(name) is not None}
+    extra = values.get(EXTRA, {})
     if not isinstance(extra, dict):
         raise InputError(f"{folder / CONFIG}: {EXTRA} must hold a JSON object")
     return extra

@@ -27,7 +27,8 @@ MAX_LENGTH = 512
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 # In a folder or repository, in the order of preference; the last only adds settings.
-_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
+FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
+"""Names under which a vocabulary is stored."""
 _MAX_ALPHABET = 1000
 # Texts, and characters of them, handed over at once. The library's encodings take about 100 bytes a token before they
 # are truncated here.
@@ -103,7 +104,7 @@ class Tokenizer:
         """
         path = Path(source)
         if path.is_dir():
-            files = {name: path / name for name in _FILES if (path / name).is_file()}
+            files = {name: path / name for name in FILES if (path / name).is_file()}
         elif path.exists():
             files = {"tokenizer.json" if path.suffix == ".json" else "vocab.txt": path}
         elif _HUB_ID.fullmatch(str(source)) and path.suffix not in (".json", ".txt"):
@@ -404,7 +405,7 @@ def _fetch(source: str) -> dict[str, Path]:
     files: dict[str, Path] = {}
     unreachable = False
     try:
-        for name in _FILES:
+        for name in FILES:
             if name == "vocab.txt" and files:
                 continue
             try:

@@ -93,10 +93,15 @@ def test_int8_is_measured_beside_fp32_and_runs_in_classify(
 def test_a_failed_check_leaves_nothing_unless_forced(
     classifier_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "clock", lambda runs, *_: [{"1x32": 3.0}, {"1x32": 2.0}][: len(runs)])
+    monkeypatch.setattr(
+        verify, "clock", lambda runs, *_: [{"1x32": 3.0, "8x32": 9.0}, {"1x32": 2.0, "8x32": 9.0}][: len(runs)]
+    )
     arguments = ["export", "toy", str(classifier_folder), str(tmp_path / "artifact")]
     assert main(arguments) == 3
-    assert "not written: latency: not faster than fp32 here (1x32 takes 3.0 ms, fp32 2.0)" in capsys.readouterr().err
+    assert (
+        "not written: latency: not faster than fp32 here (1x32 takes 3.0 ms, fp32 2.0; 8x32 takes"
+        in capsys.readouterr().err
+    )
     assert list(tmp_path.iterdir()) == []
     assert main([*arguments, "--force"]) == 0
     report = artifact.read_manifest(tmp_path / "artifact").report

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from squeezebert import artifact
+from squeezebert import artifact, checkpoint
 from squeezebert.cli import main
+from squeezebert.errors import InputError
 from squeezebert.export import build, golden, graph, native
 from squeezebert.runtime.engines.native import NativeEngine, library_path
 
@@ -125,6 +126,25 @@ def test_max_length_cuts_the_positions(
     assert capsys.readouterr().out == got
     assert main(["export", "native", str(classifier_folder), str(short), "--max-length", "513"]) == 2
     assert "max length must lie between 5 and the model's 512, not 513" in capsys.readouterr().err
+
+
+def test_an_artifact_is_a_checkpoint_that_knows_its_length(
+    save_classifier: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = save_classifier()
+    loaded = checkpoint.load(source)
+    checkpoint.save(loaded.model, source, tokenizer=loaded.tokenizer, extra={"max_length": 40, "pair": False})
+    native.export(source, tmp_path / "artifact")
+    assert checkpoint.load(tmp_path / "artifact").extra == {"max_length": 40, "pair": False}
+    native.export(tmp_path / "artifact", tmp_path / "again")
+    again = artifact.read_manifest(tmp_path / "again")
+    assert (again.max_length, again.pair) == (40, False)
+
+
+def test_another_head_is_one_line(save_head: Callable[[str], Path], tmp_path: Path) -> None:
+    build.export_native(save_head("sequence_classification"), tmp_path / "artifact")
+    with pytest.raises(InputError, match=r"has the head sequence_classification, but .* has pretraining"):
+        build.verify(tmp_path / "artifact", checkpoint=save_head("pretraining"))
 
 
 def test_artifact_of_before_tolerances_were_stated(classifier_folder: Path, tmp_path: Path) -> None:

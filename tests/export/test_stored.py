@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from squeezebert.artifact import Manifest
-from squeezebert.export.stored import altered, digest, digests, file_bytes
+from squeezebert.export.stored import altered, digest, digests, file_bytes, vocabulary
 
 MANIFEST = Manifest(
     head="encoder", labels=(), problem_type=None, max_position_embeddings=512, max_length=None, pair=None
@@ -66,6 +66,18 @@ def test_what_was_changed_is_named(
     damage(tmp_path)
     (said,) = altered(tmp_path, written)
     assert said.startswith(message)
+
+
+def test_the_vocabulary_counts(written: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text('{"lowercase": true}')
+    (tmp_path / "vocab.txt").write_text("a")
+    assert vocabulary(tmp_path) == ["tokenizer.json", "vocab.txt"]
+    manifest = replace(written, sha256={**written.sha256, **digests(tmp_path, vocabulary(tmp_path))})
+    (tmp_path / "vocab.txt").unlink()  # a page leaves it out
+    assert altered(tmp_path, manifest) == []
+    (tmp_path / "tokenizer.json").write_text('{"lowercase": false}')
+    (said,) = altered(tmp_path, manifest)
+    assert said.startswith("files: tokenizer.json is not as it was written")
 
 
 def test_without_hashes_sizes_are_compared(written: Manifest, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -56,6 +57,8 @@ def golden(logits: Any, labels: tuple[str, ...] = ("bad", "good")) -> Golden:
         ({"bytes": 200}, "size: 0.0 MB, not smaller"),
         ({"latency_ms": {"1x32": 2.5, "1x128": 2.0, "8x128": 3.0}}, None),  # one of three may be slower
         ({"latency_ms": {"1x32": 2.5, "1x128": 3.5, "8x128": 3.0}}, "latency: not faster than fp32 here"),
+        ({"latency_ms": {"1x20": 2.5, "8x20": 3.0}, "fp32_latency_ms": {"1x20": 2.0, "8x20": 4.0}}, None),
+        ({"latency_ms": {"1x20": 2.5, "8x20": 5.0}, "fp32_latency_ms": {"1x20": 2.0, "8x20": 4.0}}, "latency: "),
         ({"fp32_bytes": None, "fp32_latency_ms": None}, None),
         ({"accuracy": Accuracy(metric="accuracy", rows=9, checkpoint=0.900, artifact=0.898)}, None),
         (
@@ -120,6 +123,12 @@ def test_agreement_goes_by_name() -> None:
     # The last row is decided by less than the tolerance: it may turn.
     turned = [{"logits": np.array([[0.0, 4.0], [4.0, 0.0], [1.1, 1.0]], np.float32)}]
     assert agreements(MANIFEST, want, turned) == (2 / 3, 1.0)
+    # Of another number of labels there is nothing to compare; the check of labels says so.
+    fewer = replace(MANIFEST, labels=("bad",))
+    assert agreements(fewer, want, same) == (None, None)
+    assert len(labels_differ(fewer, want)) == 1
+    three = replace(MANIFEST, problem_type="multi_label_classification")
+    assert agreements(three, want, [{"logits": np.zeros((3, 3), np.float32)}]) == (None, None)
 
 
 def test_clock_times_models_in_turns() -> None:
@@ -136,6 +145,9 @@ def test_clock_times_models_in_turns() -> None:
     first, second = clock([model(0), model(1)], max_length=100, known_ids=50)
     assert list(first) == list(second) == ["1x32", "1x100", "8x100"]
     assert [number for number, _ in calls] == [0, 1] * (len(calls) // 2)
+    calls.clear()
+    assert list(clock([model(0)], max_length=20, known_ids=50)[0]) == ["1x20", "8x20"]
+    assert [shape for _, shape in calls] == sorted((shape for _, shape in calls), key=lambda shape: shape[0])
 
 
 def test_probes_spread_over_lengths_batches_and_paddings() -> None:
@@ -163,9 +175,19 @@ def test_golden_outputs_come_back_as_they_were(tmp_path: Path) -> None:
         np.testing.assert_array_equal(mine["last_hidden_state"], theirs["last_hidden_state"])
         last = probe.ids[np.arange(len(probe.ids)), probe.mask.sum(axis=1) - 1]
         np.testing.assert_array_equal(mine["last_hidden_state"][:, 2, 0], last)
-    (tmp_path / "golden.npz").write_bytes(b"PK no")
-    with pytest.raises(InputError, match="damaged"):
-        goldens.load(tmp_path)
+    whole = (tmp_path / "golden.npz").read_bytes()
+    np.savez(tmp_path / "empty.npz", labels=np.array(["a"]))
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    flipped = bytearray(whole)
+    with ZipFile(tmp_path / "golden.npz") as file:
+        start = file.infolist()[1].header_offset
+    data = start + 30 + int.from_bytes(whole[start + 26 : start + 28], "little") + whole[start + 28]
+    flipped[data] ^= 0xFF  # of the compressed stream, the first byte
+    others = [(tmp_path / name).read_bytes() for name in ("empty.npz", "array.npy")]
+    for content in (b"PK no", b"", whole[:200], bytes(flipped), *others):
+        (tmp_path / "golden.npz").write_bytes(content)
+        with pytest.raises(InputError, match="damaged"):
+            goldens.load(tmp_path)
 
 
 def test_wide_outputs_are_thinned() -> None:

@@ -81,6 +81,16 @@ def test_refusals(classifier_folder: Path, save_classifier: Callable[..., Path],
     with pytest.raises(InputError, match="holds other files"):
         web.export(classifier_folder, tmp_path / "mine")
     assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+    # A model beside other files is no page that was written before.
+    native.export(classifier_folder, tmp_path / "mine" / "model")
+    with pytest.raises(InputError, match=r"holds other files, such as letter\.txt"):
+        web.export(classifier_folder, tmp_path / "mine")
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+    native.export(classifier_folder, tmp_path / "damaged")
+    with (tmp_path / "damaged" / "model.safetensors").open("ab") as file:
+        file.write(b"0")
+    with pytest.raises(InputError, match=r"files: model\.safetensors has .* bytes, where"):
+        web.export(tmp_path / "damaged", tmp_path / "site")
     native.export(classifier_folder, tmp_path / "artifact")
     (tmp_path / "artifact" / "tokenizer.json").unlink()
     with pytest.raises(InputError, match=r"has no tokenizer\.json"):
@@ -90,6 +100,17 @@ def test_refusals(classifier_folder: Path, save_classifier: Callable[..., Path],
     with pytest.raises(InputError, match="its head is encoder"):
         web.export(tmp_path / "artifact", tmp_path / "site")
     assert not (tmp_path / "site").exists()
+
+
+def test_a_failed_model_stays_marked(
+    classifier_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    native.export(classifier_folder, tmp_path / "artifact")
+    config = json.loads((tmp_path / "artifact" / "config.json").read_text())
+    values = {**config, "report": {"failed": ["difference: 20 %"]}}
+    (tmp_path / "artifact" / "config.json").write_text(json.dumps(values))
+    assert main(["export", "web", str(tmp_path / "artifact"), str(tmp_path / "site")]) == 0
+    assert capsys.readouterr().out.endswith("MB, although it fails: difference: 20 %\n")
 
 
 def test_built_page_is_small() -> None:

@@ -291,6 +291,18 @@ def test_finetuning_ends_with_groups(settings: Make, tmp_path: Path, monkeypatch
     assert [each and each.to_dict() for each in orders] == [json.loads(noted)]
     assert (continued.folder / "order.json").read_bytes() == noted
 
+    # A teacher in the same order stands as it is; one in another is refused.
+    finetune(settings(epochs=1, **{**further, "teacher": str(whole.folder), "output": tmp_path / "self"}))
+    assert orders[1:] == [None]
+    other = json.loads(noted)
+    other["channels"] = other["channels"][::-1]
+    (continued.folder / "order.json").write_text(json.dumps(other))
+    with pytest.raises(InputError, match="were put in another order than the student's"):
+        finetune(settings(epochs=1, **{**further, "teacher": str(continued.folder), "output": tmp_path / "other"}))
+    (continued.folder / "order.json").write_text("{}")
+    with pytest.raises(InputError, match=r"order\.json: holds no order of channels"):
+        finetune(settings(epochs=1, **{**further, "teacher": str(continued.folder), "output": tmp_path / "other"}))
+
     # Stopped while the groups are closing, and resumed: the same weights.
     signals = iter([False] * 8 + [True] * 100)
     real = loop._in_any_process

@@ -179,6 +179,22 @@ await page.click('#start');
 await page.waitForSelector('#batch-problem:not([hidden])');
 result.noTab = await page.textContent('#batch-problem');
 
+// A table that was dropped while the model took single texts: with one of pairs, the second column is there to choose.
+await openModel(page, plan.models.multi);
+await drop(page, 'pairs.tsv', ['text\tsecond', ...plan.pairs.map((pair) => pair.join('\t'))]);
+result.pairColumn = [await page.isVisible('#pair-column')];
+await openModel(page, plan.models.pair);
+result.pairColumn.push(await page.isVisible('#pair-column'));
+await page.click('#start');
+await page.waitForSelector('#batch-problem:not([hidden])');
+result.sameColumn = await page.textContent('#batch-problem');
+await page.selectOption('#pair-column', 'second');
+await page.click('#start');
+await endOfBatch(page, 'columns.csv');
+
+// Two models at once: the last one chosen counts.
+await page.setInputFiles('#model-files', plan.models.pair);
+
 // Several labels of a text; a pasted list to its end.
 await openModel(page, plan.models.multi);
 await page.click('#tab-one');

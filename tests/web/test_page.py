@@ -143,7 +143,7 @@ def shown(chromium: str, models: dict[str, Path], tmp_path_factory: pytest.TempP
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    for name in ("rows.csv", "stopped.csv", "replaced.csv", "pairs.csv", "multi.csv", "regression.csv"):
+    for name in ("rows.csv", "stopped.csv", "replaced.csv", "pairs.csv", "columns.csv", "multi.csv", "regression.csv"):
         with (folder / name).open(newline="", encoding="utf-8") as file:
             result[name] = list(csv.DictReader(file))
     return result
@@ -251,6 +251,10 @@ def test_pairs(shown: dict[str, Any], predictors: dict[str, Predictor]) -> None:
     wanted = predictors["pair"].predict([text for text, _ in PAIRS], [pair for _, pair in PAIRS])
     assert len({want.label for want in wanted}) > 1
     check_rows(shown["pairs.csv"], wanted)
+    assert shown["pairColumn"] == [False, True]
+    assert "both texts come from text" in shown["sameColumn"]
+    assert [(row["text"], row["pair"]) for row in shown["columns.csv"]] == PAIRS
+    check_rows(shown["columns.csv"], wanted)
     assert "line 1: this model takes pairs" in shown["noTab"]
 
 

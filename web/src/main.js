@@ -12,6 +12,7 @@ const SETS = {
 };
 
 let about = null;
+let opens = 0; // models that were asked for; only the newest is shown
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
@@ -25,23 +26,27 @@ function describe({ layers, hiddenSize, size, maxLength, threads, instructionSet
 
 /** Load the site's model, or with `files` (name -> File) one from this device. */
 async function open(client, files) {
+  const mine = ++opens;
   showProblem(find('problem'), null);
   const text = find('loading-text');
   find('loading').hidden = false;
   text.textContent = 'Loading the model';
   try {
     const tell = ({ done }) => (find('loading-size').textContent = megabytes(done));
-    about = await client.ask('open', { files }, tell);
+    const opened = await client.ask('open', { files }, tell);
+    if (mine !== opens) return false;
+    about = opened;
     find('about').textContent = describe(about);
-    find('pair-field').hidden = about.pair !== true;
+    for (const id of ['pair-field', 'pair-column-field']) find(id).hidden = about.pair !== true;
     find('classifier').hidden = false;
     return true;
   } catch (error) {
+    if (mine !== opens) return false;
     const kept = about === null ? '' : ' The former model stays.';
     showProblem(find('problem'), `The model cannot be loaded: ${error.message}.${kept}`);
     return false;
   } finally {
-    find('loading').hidden = true;
+    if (mine === opens) find('loading').hidden = true;
   }
 }
 

@@ -16,6 +16,7 @@ function inputRows(about) {
   const pairs = about.pair === true;
   if (table !== null && table.columns.length > 0) {
     const [column, pair] = [find('column').selectedIndex, find('pair-column').selectedIndex];
+    if (pairs && column === pair) throw new Error(`both texts come from ${table.columns[column]}; choose two columns`);
     return table.rows.map((row) => [row[column], pairs ? row[pair] : null]);
   }
   const lines = table === null ? linesOf(find('list').value) : table.rows.map(([line]) => line);
@@ -27,7 +28,7 @@ function inputRows(about) {
   });
 }
 
-async function openFile(file, about) {
+async function openFile(file) {
   showProblem(find('batch-problem'), null);
   try {
     let text;
@@ -44,7 +45,6 @@ async function openFile(file, about) {
       find(id).selectedIndex = Math.max(guessColumn(columns, names), 0);
       find(id).disabled = columns.length === 0;
     }
-    find('pair-column-field').hidden = about.pair !== true;
     find('columns').hidden = false;
   } catch (error) {
     table = null;
@@ -140,7 +140,7 @@ export function startMany(client, aboutNow) {
   find('start').addEventListener('click', () => classifyAll(client, aboutNow()));
   find('stop').addEventListener('click', () => client.ask('stop'));
   find('file').addEventListener('change', ({ target }) => {
-    if (target.files.length > 0) openFile(target.files[0], aboutNow());
+    if (target.files.length > 0) openFile(target.files[0]);
   });
   // Typing into the list takes the place of a file chosen before.
   find('list').addEventListener('input', () => {
@@ -157,6 +157,6 @@ export function startMany(client, aboutNow) {
   drop.addEventListener('drop', (event) => {
     event.preventDefault();
     drop.classList.remove('over');
-    if (event.dataTransfer.files.length > 0 && !running) openFile(event.dataTransfer.files[0], aboutNow());
+    if (event.dataTransfer.files.length > 0 && !running) openFile(event.dataTransfer.files[0]);
   });
 }

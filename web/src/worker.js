@@ -10,6 +10,7 @@ const MOST_THREADS = 4;
 let engine; // promise of the compiled module and the number of threads
 let model;
 let workers = []; // the model's threads
+let opening; // number of the newest question for a model
 // The panel that a question belongs to, and the id of each panel's newest. Work on an older question of a panel stops; the
 // other panel's goes on, in turns, piece by piece.
 const PANELS = { classify: 'one', explain: 'one', batch: 'many', stop: 'many' };
@@ -79,9 +80,13 @@ function pause() {
 }
 
 const answers = {
-  /** Load the model of this site, or one from `files`: name -> File. Work with the former model stops once it is replaced. */
+  /**
+   * Load the model of this site, or one from `files`: name -> File. Work with the former model stops once it is replaced.
+   * Null where another was asked for before this one was there.
+   */
   async open({ id, files }) {
     checkBrowser();
+    opening = id;
     let loaded = 0;
     const tell = (bytes) => self.postMessage({ id, kind: 'progress', done: (loaded += bytes) });
     const start = performance.now();
@@ -92,16 +97,21 @@ const answers = {
     };
     const [{ module, threads }, ...entries] = await Promise.all([compiledEngine(tell), ...FILES.map(read)]);
     const contents = Object.fromEntries(entries);
-    let started = [];
+    let [opened, started] = [null, []];
     try {
-      model = await Model.load(module, contents, threads, (task) => startThread(started, task));
+      opened = await Model.load(module, contents, threads, (task) => startThread(started, task));
     } catch (error) {
       for (const worker of started) worker.terminate();
       if (error.kind !== 'thread') throw error;
       // The network has gone, and with it thread.js: one thread does it, too.
       started = [];
-      model = await Model.load(module, contents, 1);
+      opened = await Model.load(module, contents, 1);
     }
+    if (opening !== id) {
+      for (const worker of started) worker.terminate(); // another model was chosen meanwhile
+      return null;
+    }
+    model = opened;
     for (const worker of workers) worker.terminate();
     workers = started;
     return { ...model.about, milliseconds: performance.now() - start };

@@ -87,7 +87,10 @@ def run(args: argparse.Namespace) -> int:
     if found is not None:
         _print(found)
         marked = f", although it fails: {'; '.join(found.failed)}" if found.failed else ""
-    elif args.format == "native" or not artifact.is_artifact(models.find(args.source)):
+    elif args.format == "web" and artifact.is_artifact(models.find(args.source)):
+        failed = (artifact.read_manifest(models.find(args.source)).report or {}).get("failed")
+        marked = f", although it fails: {'; '.join(failed)}" if failed else ""
+    else:
         marked = f"; not verified: {build.why_unverified() or build.RANDOM_WEIGHTS}"
     print(f"{args.output}: written, {args.format}, {file_bytes(args.output) / 1e6:.1f} MB{marked}")
     return 0

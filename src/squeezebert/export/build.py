@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from squeezebert import artifact
 from squeezebert.errors import InputError, require
-from squeezebert.export.stored import altered, digests, file_bytes
+from squeezebert.export.stored import altered, digests, file_bytes, vocabulary
 from squeezebert.files import atomic_folder, read_json, write_json
 from squeezebert.folder import is_size
 
@@ -233,8 +233,8 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None, dev: Dev
     require("torch", "torch")
     graph = graphs.load(checkpoint, manifest.max_position_embeddings, heads)
     # The native engine leaves out the order of passages.
-    same = graph.head == manifest.head or (manifest.format == NATIVE and graph.head == "pretraining")
-    if not same:
+    same = manifest.format == NATIVE and (manifest.head, graph.head) == ("masked_lm", "pretraining")
+    if not same and graph.head != manifest.head:
         raise InputError(f"{folder}: has the head {manifest.head}, but {checkpoint} has {graph.head}")
     with twin(manifest, graph) as fp32:
         return examine(folder, manifest, record(graph), fp32=fp32, graph=graph, dev=dev)
@@ -263,6 +263,8 @@ def write(format: str, graph: Graph, folder: Path, precision: str, form: Form | 
     written = module.convert(graph, folder, precision, form)
     config, extra = graph.loaded.config, graph.loaded.extra
     length, pair = extra.get("max_length"), extra.get("pair")
+    if graph.loaded.tokenizer is not None:
+        graph.loaded.tokenizer.save(folder)
     manifest = artifact.Manifest(
         format=format,
         precision=precision,
@@ -276,12 +278,10 @@ def write(format: str, graph: Graph, folder: Path, precision: str, form: Form | 
         lengths=written.lengths,
         files={name: file_bytes(folder / name) for name in written.files},
         companions={name: file_bytes(folder / name) for name in written.companions},
-        sha256=digests(folder, (*written.files, *written.companions)),
+        sha256=digests(folder, (*written.files, *written.companions, *vocabulary(folder))),
         tolerance=written.tolerance or artifact.TOLERANCES[precision],
         versions={package: version(package) for package in ("squeezebert", "torch", *module.PACKAGES)},
     )
-    if graph.loaded.tokenizer is not None:
-        graph.loaded.tokenizer.save(folder)
     write_json(folder / artifact.CONFIG, manifest.to_dict())
     return manifest
 
@@ -376,7 +376,7 @@ def _examine(
         threads=usable_cpus(),
         twin=None if fp32 is None else ExportedEngine.load(fp32),
         fp32_bytes=fp32_bytes,
-        accuracy=None if dev is None or graph is None else _accuracy(engine, graph, dev),
+        accuracy=None if dev is None or graph is None else _accuracy(folder, engine, graph, dev),
         max_accuracy_drop=0.0 if dev is None else dev.max_drop,
     )
 
@@ -399,7 +399,7 @@ def _examine_native(
         size=file_bytes(folder / artifact.WEIGHTS),
         threads=engine.threads,
         fp32_bytes=stored if graph is None else 4 * sum(each.numel() for each in graph.loaded.model.parameters()),
-        accuracy=None if dev is None or graph is None else _accuracy(engine, graph, dev),
+        accuracy=None if dev is None or graph is None else _accuracy(folder, engine, graph, dev),
         max_accuracy_drop=0.0 if dev is None else dev.max_drop,
     )
 
@@ -423,22 +423,24 @@ def _companions(folder: Path, manifest: artifact.Manifest) -> dict[str, Exported
     }
 
 
-def _accuracy(engine: ExportedEngine | NativeEngine, graph: Graph, dev: Dev) -> Accuracy:
-    """Score checkpoint and artifact on the same rows."""
+def _accuracy(folder: Path, engine: ExportedEngine | NativeEngine, graph: Graph, dev: Dev) -> Accuracy:
+    """Score checkpoint and artifact, each with its own vocabulary, on the same rows."""
     import torch
 
     from squeezebert.evaluation.evaluate import evaluate, read_table
     from squeezebert.export.verify import Accuracy
     from squeezebert.runtime.engines.torch import TorchEngine
     from squeezebert.runtime.predictor import Predictor
+    from squeezebert.tokenizer import Tokenizer
 
     tokenizer = graph.loaded.tokenizer
     if graph.head != "sequence_classification" or tokenizer is None:
         raise InputError(f"{dev.path}: only a classifier of texts that has a vocabulary can be scored on a table")
     task, examples = read_table(dev.path, dev.columns, engine, graph.loaded.report.source)
     scores = []
-    for each in (TorchEngine(graph.loaded, tokenizer, torch.device("cpu")), engine):
-        predictor = Predictor(each, tokenizer, max_length=engine.default_length)
+    own = Tokenizer.load(folder)
+    for each, words in ((TorchEngine(graph.loaded, tokenizer, torch.device("cpu")), tokenizer), (engine, own)):
+        predictor = Predictor(each, words, max_length=engine.default_length)
         found = evaluate(task, examples, predictor.logits, kind=engine.kind, labels=engine.labels)
         scores.append(found.scores[task.primary_metric])
     return Accuracy(metric=task.primary_metric, rows=len(examples), checkpoint=scores[0], artifact=scores[1])

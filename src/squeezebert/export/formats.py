@@ -26,9 +26,17 @@ CONVERTED: dict[str, tuple[tuple[str, ...], str]] = {
 """Formats of other runtimes -> precisions and help; converted and verified by :mod:`squeezebert.export.build`."""
 
 
+_FORMS: dict[tuple[str, str], Form] = {
+    ("onnx", "fp32"): "conv",
+    ("openvino", "int8"): "conv",
+    ("litert", "fp32"): "bmm",
+    ("litert", "int8"): "bmm",
+}
+
+
 def shipped_form(format: str, precision: str) -> Form:
     """Form of the grouped layers in which a converted format is written.
 
-    The fastest on AVX2, in LiteRT for ``base``, in the other runtimes at most sizes (``benchmarks/results/forms_*``).
+    The fastest on AVX2 for ``base``, at most sizes of a batch at least (``benchmarks/results/forms_*``).
     """
-    return "bmm" if format == "litert" or (format, precision) == ("openvino", "int8") else "split"
+    return _FORMS.get((format, precision), "split")

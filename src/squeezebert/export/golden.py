@@ -6,6 +6,7 @@ Of large outputs a fixed part is kept: the first, middle and last token of each 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,7 @@ def load(folder: str | Path) -> Golden:
     """
     path = Path(folder) / GOLDEN
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
             arrays = dict(file)
         found: list[Probe] = []
         outputs: list[Outputs] = []
@@ -165,8 +166,10 @@ def load(folder: str | Path) -> Golden:
             found.append(Probe(ids, mask, types, bool(sentences)))
             start = f"{index}.out."
             outputs.append({name[len(start) :]: each for name, each in arrays.items() if name.startswith(start)})
+        if not found:
+            raise ValueError("it holds no inputs")
         return Golden(found, outputs, tuple(arrays["labels"].tolist()))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; give the checkpoint with --checkpoint, or export it again") from None
-    except (ValueError, KeyError, OSError, BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: damaged ({error}); export the checkpoint again") from None

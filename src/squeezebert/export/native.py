@@ -25,7 +25,7 @@ from squeezebert import arrays, artifact
 from squeezebert.arrays import Arrays
 from squeezebert.errors import InputError
 from squeezebert.export.quantize import quantize_rows
-from squeezebert.export.stored import digests, file_bytes
+from squeezebert.export.stored import digests, file_bytes, vocabulary
 from squeezebert.files import atomic_folder, safetensors_errors, write_json
 from squeezebert.model.config import ModelConfig
 from squeezebert.model.shapes import uses_pooler
@@ -112,7 +112,7 @@ def write(source: str | Path, folder: Path, max_length: int | None = None) -> No
         model.checkpoint.tokenizer.save(folder)
     stored = {
         "files": {artifact.WEIGHTS: file_bytes(folder / artifact.WEIGHTS)},
-        "sha256": digests(folder, [artifact.WEIGHTS]),
+        "sha256": digests(folder, [artifact.WEIGHTS, *vocabulary(folder)]),
     }
     write_json(folder / artifact.CONFIG, model.config | stored)
     (folder / artifact.WEIGHTS).chmod((folder / artifact.CONFIG).stat().st_mode)

@@ -1,9 +1,8 @@
 """Checkpoint -> ONNX, for ONNX Runtime: ``model.onnx``, and ``model.ort`` for its mobile builds.
 
-The grouped layers are one matrix product per group. ONNX Runtime's grouped convolutions are faster in fp32 for short
-texts only; quantised they are several times slower than its own fp32 (microsoft/onnxruntime#12854), while its products
-with signed weights are the fastest that it has. int8 weights have a scale per output, activations are quantised as they
-come, embeddings are int8 with a scale per row.
+The grouped layers are grouped convolutions in fp32 and one matrix product per group in int8, whose products with signed
+weights are the fastest that ONNX Runtime has (``benchmarks/results/forms_onnx_openvino_*``). int8 weights have a scale
+per output, activations are quantised as they come, embeddings are int8 with a scale per row.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from squeezebert.artifact import Manifest
+from squeezebert.tokenizer import FILES as VOCABULARY
 
 _CHUNK = 1 << 20  # bytes that are read at a time
 
@@ -33,14 +34,22 @@ def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
     return {name: digest(folder / name) for name in names}
 
 
+def vocabulary(folder: Path) -> list[str]:
+    """Names of the files that decide which tokens a text becomes."""
+    return [name for name in VOCABULARY if (folder / name).is_file()]
+
+
 def altered(folder: Path, manifest: Manifest) -> list[str]:
-    """Say which files of an artifact, its companions too, are not as they were written."""
+    """Say which files of an artifact, companions and vocabulary too, are not as they were written."""
     found = []
-    for name, size in {**manifest.files, **manifest.companions}.items():
-        path, stored = folder / name, manifest.sha256.get(name)
+    sizes = {**manifest.files, **manifest.companions}
+    for name in (*sizes, *(name for name in manifest.sha256 if name not in sizes)):
+        path, stored, size = folder / name, manifest.sha256.get(name), sizes.get(name)
+        if name in VOCABULARY and not path.exists():
+            continue  # a page has tokenizer.json alone, and no model can be read without any
         if not path.exists():
             found.append(f"files: {name} is missing")
-        elif file_bytes(path) != size:
+        elif size is not None and file_bytes(path) != size:
             found.append(f"files: {name} has {file_bytes(path)} bytes, where the manifest says {size}")
         elif stored is not None and digest(path) != stored:
             found.append(f"files: {name} is not as it was written: its hash is not the manifest's")

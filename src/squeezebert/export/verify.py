@@ -241,8 +241,8 @@ def checks(report: Report, manifest: Manifest, max_accuracy_drop: float) -> list
             for shape, value in report.latency_ms.items()
             if value >= report.fp32_latency_ms[shape]
         ]
-        # Two of three shapes must gain; on some runtimes the shortest has nothing to win.
-        if len(slower) > len(report.latency_ms) // 3:
+        # All but one must gain; on some runtimes the shortest has nothing to win.
+        if len(slower) > 1:
             failed.append(f"latency: not faster than fp32 here ({'; '.join(slower)})")
     if report.accuracy is not None:
         drop = 100 * (report.accuracy.checkpoint - report.accuracy.artifact)
@@ -293,6 +293,8 @@ def agreements(
         np.concatenate([each["logits"].reshape(-1, each["logits"].shape[-1]) for each in side])
         for side in (golden.outputs, outputs)
     )
+    if want.shape != got.shape or len(manifest.labels) != len(golden.labels):
+        return None, None  # other checks say it
     least = 2 * (manifest.tolerance or 0.0) * float(np.abs(want).max())
     if kind == "multi_label":
         same, clear = decide(kind, want) == decide(kind, got), np.abs(want) > least
@@ -316,8 +318,7 @@ def clock(runs: Sequence[Run], max_length: int, known_ids: int) -> list[dict[str
         known_ids: Token ids lie below it.
     """
     found: list[dict[str, float]] = [{} for _ in runs]
-    for rows, length in SHAPES:
-        tokens = min(length, max_length)
+    for rows, tokens in dict.fromkeys((rows, min(length, max_length)) for rows, length in SHAPES):
         ids = np.arange(rows * tokens).reshape(rows, tokens) % known_ids
         mask, types = np.ones_like(ids), np.zeros_like(ids)
         times: list[list[float]] = [[] for _ in runs]

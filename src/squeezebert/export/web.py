@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from squeezebert import artifact
 from squeezebert.errors import InputError
 from squeezebert.export.build import export_native
+from squeezebert.export.stored import altered
 from squeezebert.files import atomic_folder
 
 if TYPE_CHECKING:
@@ -50,15 +51,19 @@ def export(
         What verification found; None: the model was not verified here.
 
     Raises:
-        InputError: The model cannot be read, is no classifier or has no vocabulary; ``max_length`` is out of range; it
-            or ``dev`` goes with a model that is exported already; or ``folder`` holds something else.
+        InputError: The model cannot be read, is not as it was exported, is no classifier or has no vocabulary;
+            ``max_length`` is out of range; it or ``dev`` goes with a model that is exported already; or ``folder``
+            holds something else.
         VerificationError: As :func:`squeezebert.export.build.export_native`.
         MissingExtraError: As :func:`squeezebert.export.build.export_native`.
         OSError: ``folder`` cannot be written, or the disk is full.
     """
     folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not artifact.is_artifact(folder / MODEL):
-        raise InputError(f"{folder}: holds other files, which would be lost; give a new folder")
+    if folder.is_dir():
+        others = {each.name for each in folder.iterdir()} - {each.name for each in PAGE.iterdir()} - {MODEL}
+        if others or ((folder / MODEL).exists() and not artifact.is_artifact(folder / MODEL)):
+            lost = min(others, default=MODEL)
+            raise InputError(f"{folder}: holds other files, such as {lost}, which would be lost; give a new folder")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; give a folder to write to")
     with atomic_folder(folder) as target:
@@ -69,6 +74,9 @@ def export(
                 raise InputError(f"{source}: is exported already, up to its own length; give --max-length a checkpoint")
             if dev is not None:
                 raise InputError(f"{source}: is exported already; score it with squeezebert evaluate")
+            found = altered(Path(source), artifact.read_manifest(source))
+            if found:
+                raise InputError(f"{source}: {found[0]}; export the checkpoint again")
             model.mkdir()
             for name in _KEPT:
                 if (Path(source) / name).is_file():

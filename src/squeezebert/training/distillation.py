@@ -20,7 +20,7 @@ from squeezebert.model.config import ModelConfig
 from squeezebert.tokenizer import Tokenizer
 from squeezebert.training.batches import EncodedExamples
 from squeezebert.training.distillation_loss import DistillationLoss
-from squeezebert.training.grouping import Order
+from squeezebert.training.grouping import Order, order_beside
 from squeezebert.training.hidden_states import HiddenStateLoss
 from squeezebert.training.loop import Objective
 from squeezebert.training.losses import ClassificationLoss
@@ -78,9 +78,10 @@ class Distillation:
             return ClassificationLoss(device)
         hidden = None
         if settings.hidden:
+            teacher = self.teachers[0].source
             hidden = HiddenStateLoss(
-                self.teachers[0].source, student, tokenizer,
-                max_length=train.max_length, weight=settings.hidden, device=device, order=order,
+                teacher, student, tokenizer, max_length=train.max_length, weight=settings.hidden, device=device,
+                order=order_beside(teacher, order),
             )  # fmt: skip
             hidden.calibrate(train.collate(np.arange(min(_CALIBRATION_EXAMPLES, len(train)))))
         logits = [teacher_logits(each, examples, max_length=train.max_length, device=device) for each in self.teachers]

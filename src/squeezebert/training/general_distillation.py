@@ -24,7 +24,7 @@ from squeezebert.training.encoder_distillation import (
     require_same_vocabulary,
     score_distillation,
 )
-from squeezebert.training.grouping import Order
+from squeezebert.training.grouping import Order, order_beside
 from squeezebert.training.progress import Figures
 from squeezebert.training.recipes import Recipe
 from squeezebert.training.teacher import hash_files
@@ -70,6 +70,8 @@ class GeneralDistillation:
                 f"{source}: takes {loaded.config.max_position_embeddings} tokens, but the recipe has rows of {longest}"
             )
         width = loaded.config.hidden_size
+        if order is not None and not recipe.groups and width != len(order.channels):
+            order = None  # of another encoder; a layer that is trained stands between student and teacher
         if order is not None and width != len(order.channels):
             raise InputError(
                 f"{source}: has {width} channels, and the model to be cut into groups {len(order.channels)}; "
@@ -79,7 +81,9 @@ class GeneralDistillation:
         self.source = source
         self.teacher = loaded.model.to(device)
         self.student = DistilledEncoder(model, loaded.config.hidden_size, recipe.distillation).to(device)
-        self.loss = EncoderDistillationLoss(self.teacher, self.student.encoder, recipe.distillation, device, order)
+        self.loss = EncoderDistillationLoss(
+            self.teacher, self.student.encoder, recipe.distillation, device, order_beside(source, order)
+        )
         self.fingerprint = hash_files(checkpoint.resolve(source))
         self._recipe = recipe
 

@@ -140,7 +140,28 @@ def order_of_checkpoint(source: str) -> Order | None:
         InputError: The note cannot be read.
     """
     path = Path(source) / _FILE
-    return Order.from_dict(read_json(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return Order.from_dict(read_json(path))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: holds no order of channels ({error!r}); take the one that the run wrote") from None
+
+
+def order_beside(teacher: str | None, student: Order | None) -> Order | None:
+    """The order in which a teacher's channels are to be put, so that they stand as the student's do; None: as they are.
+
+    Raises:
+        InputError: The teacher was put in another order than the student.
+    """
+    taught = None if teacher is None or student is None else order_of_checkpoint(teacher)
+    if student is None or taught is None:
+        return student
+    if taught.to_dict() != student.to_dict():
+        raise InputError(
+            f"{teacher}: its channels were put in another order than the student's; take what it came from"
+        )
+    return None
 
 
 def keep_order(folder: Path, order: Order) -> None:

@@ -9,9 +9,11 @@ import pytest
 
 from squeezebert import artifact
 from squeezebert.cli import main
-from squeezebert.errors import MissingExtraError
+from squeezebert.data.collate import collate
+from squeezebert.errors import InputError, MissingExtraError
 from squeezebert.files import write_json
 from squeezebert.runtime.engines import exported
+from squeezebert.tokenizer import Tokenizer
 
 
 def test_rows_run_one_by_one_come_back_in_place() -> None:
@@ -30,6 +32,54 @@ def test_rows_run_one_by_one_come_back_in_place() -> None:
     np.testing.assert_array_equal(rows, [[18], [8]])
 
 
+class Ones:
+    """A session whose logits are all 1."""
+
+    ragged = True
+
+    def __init__(self, outputs: int) -> None:
+        self.width = outputs
+
+    def run(self, ids: Any, mask: Any, types: Any) -> list[Any]:
+        return [np.ones((len(ids), self.width), np.float32)]
+
+
+def write_manifest(folder: Path, format: str = "onnx") -> artifact.Manifest:
+    """An artifact's folder without a model."""
+    manifest = artifact.Manifest(
+        format=format, head="sequence_classification", labels=("bad", "good"), problem_type=None,
+        max_position_embeddings=512, max_length=None, pair=None, lengths=(32,),
+    )  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    write_json(folder / artifact.CONFIG, manifest.to_dict())
+    return manifest
+
+
+TOKENIZER = Tokenizer.from_vocab(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film"])
+
+
+def test_outputs_are_held_against_the_labels(tmp_path: Path) -> None:
+    batch = collate(TOKENIZER.encode_batch(["a film"]), indices=[0])
+    for outputs in (1, 3):
+        engine = exported.ExportedEngine(tmp_path, write_manifest(tmp_path), Ones(outputs))
+        with pytest.raises(InputError, match=rf"the model has {outputs} outputs, but config\.json names 2 labels"):
+            engine.run(batch)
+    assert exported.ExportedEngine(tmp_path, write_manifest(tmp_path), Ones(2)).run(batch).shape == (1, 2)
+
+
+def test_save_takes_the_place_of_an_artifact_only(tmp_path: Path) -> None:
+    source, mine = tmp_path / "source", tmp_path / "mine"
+    engine = exported.ExportedEngine(source, write_manifest(source), Ones(2))
+    mine.mkdir()
+    (mine / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="holds other files"):
+        engine.save(mine, TOKENIZER)
+    assert (mine / "letter.txt").read_text() == "dear"
+    for _ in range(2):
+        engine.save(tmp_path / "copy", TOKENIZER)
+        assert artifact.read_manifest(tmp_path / "copy").labels == ("bad", "good")
+
+
 @pytest.mark.parametrize(
     ("format", "module"),
     [
@@ -43,17 +93,7 @@ def test_a_missing_runtime_names_its_extra(
     format: str, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert format in exported.SESSIONS
-    manifest = artifact.Manifest(
-        format=format,
-        head="sequence_classification",
-        labels=("bad", "good"),
-        problem_type=None,
-        max_position_embeddings=512,
-        max_length=None,
-        pair=None,
-        lengths=(32,),
-    )
-    write_json(tmp_path / artifact.CONFIG, manifest.to_dict())
+    write_manifest(tmp_path, format)
     monkeypatch.setitem(sys.modules, module, None)  # what import makes of it is ModuleNotFoundError
     with pytest.raises(MissingExtraError, match=rf"pip install 'squeezebert\[{format}\]'"):
         exported.ExportedEngine.load(tmp_path)

@@ -85,11 +85,18 @@ class ExportedEngine(Described):
         """Compute the logits of a batch. *Shape:* ``[B, K]``.
 
         Raises:
-            InputError: The model does not classify texts.
+            InputError: The model does not classify texts, or has not as many outputs as labels.
         """
         if self.manifest.head != "sequence_classification":
             raise InputError(f"{self._folder}: has the head {self.manifest.head}, which does not classify texts")
-        return self.outputs(batch.input_ids, batch.attention_mask, batch.token_type_ids)["logits"]
+        logits = self.outputs(batch.input_ids, batch.attention_mask, batch.token_type_ids)["logits"]
+        labels = len(self.manifest.labels)
+        if logits.shape[1] != labels:
+            raise InputError(
+                f"{self._folder}: the model has {logits.shape[1]} outputs, but {artifact.CONFIG} names {labels} "
+                "labels; export the checkpoint again"
+            )
+        return logits
 
     def outputs(
         self, ids_BT: NDArray[np.int64], mask_BT: NDArray[np.int64], types_BT: NDArray[np.int64]
@@ -107,10 +114,12 @@ class ExportedEngine(Described):
             tokenizer: The artifact's vocabulary.
 
         Raises:
+            InputError: ``folder`` is a file, or holds something else than an artifact.
             OSError: ``folder`` cannot be written, or the disk is full.
         """
         from squeezebert.files import atomic_folder
 
+        artifact.check_target(folder)
         with atomic_folder(folder) as target:
             shutil.copytree(self._folder, target, dirs_exist_ok=True)
             tokenizer.save(target)
