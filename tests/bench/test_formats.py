@@ -28,7 +28,7 @@ def test_plan_has_what_ships_then_the_other_forms_and_the_peer() -> None:
     ]  # fmt: skip
     others = [(each.model, each.form, each.precision, each.beside) for each in lines if not each.shipped]
     assert others == [
-        ("base", "conv", "fp32", None), ("base", "bmm", "fp32", None), (PEER, None, "fp32", "base"),
+        ("base", "split", "fp32", None), ("base", "bmm", "fp32", None), (PEER, None, "fp32", "base"),
         ("base", "conv", "int8", None), ("base", "bmm", "int8", None), (PEER, None, "int8", "base"),
     ]  # fmt: skip
     assert len({each.key for each in lines}) == len(lines)
@@ -189,7 +189,7 @@ def test_who_takes_turns_with_whom(classifier_folder: Path, monkeypatch: pytest.
     name = classifier_folder.name
     shipped = [f"{name}-native-int8", f"{name}-onnx-fp32", f"{name}-onnx-int8"]
     others = [
-        f"{name}-onnx-conv-fp32", f"{name}-onnx-bmm-fp32", f"{PEER}-onnx-fp32-beside-{name}",
+        f"{name}-onnx-split-fp32", f"{name}-onnx-bmm-fp32", f"{PEER}-onnx-fp32-beside-{name}",
         f"{name}-onnx-conv-int8", f"{name}-onnx-bmm-int8", f"{PEER}-onnx-int8-beside-{name}",
     ]  # fmt: skip
     assert groups == ([shipped[:1], [*shipped[1:], *others]] if forms else [shipped])

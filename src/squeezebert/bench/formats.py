@@ -242,8 +242,8 @@ def _make(settings: FormatSettings, model: str, lines: list[Line], folder: Path,
             line.form = values.get("form")
         files = list(values.get("files") or [artifact.WEIGHTS])
         line.megabytes = sum(file_bytes(inner / name) for name in files) / 1e6
-        if line.shipped and _runs(line):
-            words = ["squeezebert", "classify", "--model", str(inner), TEXT]
+        if line.shipped and line.format != "coreml":
+            words = ["squeezebert", "classify", "--model", str(target), TEXT]
             if _run(python, words, settings.threads, log):
                 line.error = f"classify: {last_line(log, 1).removeprefix('squeezebert: ')}"
             else:
@@ -264,7 +264,7 @@ def _stamp(line: Line, model: str | None, python: str, threads: int) -> str:
 
 
 def _runs(line: Line) -> bool:
-    """Whether something here runs it: Core ML's needs an Apple system, a page a browser."""
+    """Whether it is clocked here: Core ML's needs an Apple system, and a page a browser."""
     return line.format not in ("coreml", "web")
 
 

@@ -1,8 +1,8 @@
 """Checkpoint -> OpenVINO: ``model.xml`` and ``model.bin``.
 
-The grouped layers are one matrix product per group, in int8 grouped convolutions, which are faster there. int8 is NNCF's
-post-training quantisation: ranges of the activations are taken from sentences, so they fit those of ordinary English
-text. Embeddings are int8 with a scale per row. In fp16 the weights alone are halved.
+The grouped layers are one matrix product per group, in int8 grouped convolutions, which are faster there. int8 is
+NNCF's post-training quantisation: ranges of the activations are taken from sentences, so they fit those of ordinary
+English text. Embeddings are int8 with a scale per row. In fp16 the weights alone are halved.
 """
 
 from __future__ import annotations
