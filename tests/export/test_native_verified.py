@@ -141,6 +141,11 @@ def test_an_artifact_is_a_checkpoint_that_knows_its_length(
     assert (again.max_length, again.pair) == (40, False)
 
 
+def test_the_shipped_model_verifies_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "verify", "small-sst2"]) == 0
+    assert "of the labels of 40 rows" in capsys.readouterr().out
+
+
 def test_another_head_is_one_line(save_head: Callable[[str], Path], tmp_path: Path) -> None:
     build.export_native(save_head("sequence_classification"), tmp_path / "artifact")
     with pytest.raises(InputError, match=r"has the head sequence_classification, but .* has pretraining"):

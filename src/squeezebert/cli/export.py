@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from squeezebert.export.verify import VerificationError
 
     if args.format == "verify":
-        report = build.verify(args.artifact, checkpoint=args.checkpoint, dev=dev)
+        report = build.verify(models.find(args.artifact), checkpoint=args.checkpoint, dev=dev)
         _print(report)
         return _refuse(report, f"{args.artifact}: fails") if report.failed else 0
     try:
