@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verify = formats.add_parser(
         "verify", help="run an artifact's checks again, here", description="Run an artifact's checks again, here."
     )
-    verify.add_argument("artifact", metavar="ARTIFACT", type=Path, help="folder made by squeezebert export")
+    verify.add_argument(
+        "artifact", metavar="ARTIFACT", help="folder made by squeezebert export, or a model of the package"
+    )
     verify.add_argument(
         "--checkpoint",
         metavar="CHECKPOINT",
