@@ -232,9 +232,9 @@ def verify(folder: str | Path, *, checkpoint: str | Path | None = None, dev: Dev
     heads = tuple(artifact.OUTPUTS) if manifest.format == NATIVE else converter(manifest.format).HEADS
     require("torch", "torch")
     graph = graphs.load(checkpoint, manifest.max_position_embeddings, heads)
-    # The native engine leaves out the order of passages.
-    same = manifest.format == NATIVE and (manifest.head, graph.head) == ("masked_lm", "pretraining")
-    if not same and graph.head != manifest.head:
+    # Of a model with both heads of pretraining, the native engine leaves out the order of passages.
+    lesser = manifest.format == NATIVE and (manifest.head, graph.head) == ("masked_lm", "pretraining")
+    if not lesser and graph.head != manifest.head:
         raise InputError(f"{folder}: has the head {manifest.head}, but {checkpoint} has {graph.head}")
     with twin(manifest, graph) as fp32:
         return examine(folder, manifest, record(graph), fp32=fp32, graph=graph, dev=dev)
