@@ -93,8 +93,9 @@ void products(const Kernels& kernels) {
       const Quantized q{values.data(), x_scale.data(), zero.data(), sum.data(), count.data(), wide.data(), blocks, in / blocks, in / blocks, in};
       kernels.quantize(x.data(), in, rows, 0.0f, q);
       std::vector<float> y(static_cast<size_t>(rows) * static_cast<size_t>(out));
+      AlignedBuffer<uint8_t> scratch(linear_scratch(packed.view(), s.groups, rows));
       const double time = least(300, [&] {
-        kernels.grouped_linear({&packed.view(), &q, 0, packed.panel_count(), rows, y.data(), out, 0, s.activation});
+        kernels.grouped_linear({&packed.view(), &q, 0, packed.panel_count(), rows, y.data(), out, 0, s.activation, scratch.data()});
       });
       const double speed = static_cast<double>(rows) * out * s.in / time / 1e9;
       std::printf("%-20s %4d rows  %7.1f us  %6.1f GMAC/s", s.name, rows, time * 1e6, speed);

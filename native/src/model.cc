@@ -88,7 +88,7 @@ class Workspace {
   };
   struct Thread {
     AlignedBuffer<float> qkv, rows, wide;
-    AlignedBuffer<uint8_t> attention;
+    AlignedBuffer<uint8_t> attention, linear;
     QuantizedBuffer context, intermediate_in, intermediate_out;
   };
 
@@ -137,10 +137,21 @@ class Workspace {
     if (static_cast<int>(threads.size()) < thread_count) threads.resize(static_cast<size_t>(thread_count));
     const int rows = tokens / blocks + 1;
     const int head_size = c.hidden_size / c.heads;
+    size_t linear = 0;
+    const auto needs = [&](const PackedLinear& layer, int parts, int count) {
+      linear = std::max(linear, linear_scratch(layer.view(), std::max(1, layer.view().groups / parts), count));
+    };
+    for (const Model::Layer& layer : model.layers_) {
+      for (const PackedLinear* each : {&layer.query, &layer.key, &layer.value}) needs(*each, model.units_, largest_group);
+      needs(layer.post, 1, rows);
+      needs(layer.intermediate, model.lanes_, rows);
+      needs(layer.output, model.lanes_, rows);
+    }
     for (int i = 0; i < thread_count; ++i) {
       Thread& t = threads[static_cast<size_t>(i)];
       grow(t.qkv, static_cast<size_t>(3) * largest_group * (c.hidden_size / model.units_));
       grow(t.attention, attention_scratch(longest, head_size));
+      grow(t.linear, linear);
       grow(t.rows, static_cast<size_t>(rows) * c.hidden_size);
       grow(t.wide, static_cast<size_t>(rows) * (c.intermediate_size / model.lanes_));
       t.context.resize(rows, model.context_blocks_, c.hidden_size / model.context_blocks_);
@@ -363,7 +374,7 @@ void Model::heads_phase(Workspace& space, Member& member, const Layer& layer, in
     const int last = unit + 1 == units_ ? linear[i]->panel_count() : linear[i]->panel_at((unit + 1) * columns);
     const uint8_t* next = i < 2 ? linear[i + 1]->weights_of(linear[i + 1]->panel_at(unit * columns)) : nullptr;
     kernels_.grouped_linear({&linear[i]->view(), &x, linear[i]->panel_at(unit * columns), last, group.tokens, qkv[i], columns,
-                             unit * columns, Activation::none, 0, next});
+                             unit * columns, Activation::none, mine.linear.data(), 0, next});
   }
   for (int s = group.first_sequence; s < group.last_sequence; ++s) {
     const ptrdiff_t row = space.starts[static_cast<size_t>(s)] - group.first_token;
@@ -385,7 +396,7 @@ void Model::tokens_phase(Workspace& space, Member& member, const Layer& layer, i
 
   kernels_.quantize(space.context.data() + static_cast<ptrdiff_t>(first) * channels, channels, rows, 0.0f, mine.context.view);
   kernels_.grouped_linear({&layer.post.view(), &mine.context.view, 0, layer.post.panel_count(), rows, y, channels, 0,
-                           Activation::none, 0, layer.intermediate.weights_of(0)});
+                           Activation::none, mine.linear.data(), 0, layer.intermediate.weights_of(0)});
   kernels_.layer_norm({y, channels, x, channels, layer.attention_norm.weight.data(), layer.attention_norm.bias.data(),
                        c.layer_norm_eps, rows, channels, x, channels});
 
@@ -397,11 +408,12 @@ void Model::tokens_phase(Workspace& space, Member& member, const Layer& layer, i
     };
     kernels_.grouped_linear({&layer.intermediate.view(), &mine.intermediate_in.view,
                              layer.intermediate.panel_at(lane * wide), panels_end(layer.intermediate, (lane + 1) * wide), rows,
-                             mine.wide.data(), wide, lane * wide, activation_, 0,
+                             mine.wide.data(), wide, lane * wide, activation_, mine.linear.data(), 0,
                              layer.output.weights_of(layer.output.panel_at(lane * narrow))});
     kernels_.quantize(mine.wide.data(), wide, rows, activation_floor(activation_), mine.intermediate_out.view);
     kernels_.grouped_linear({&layer.output.view(), &mine.intermediate_out.view, layer.output.panel_at(lane * narrow),
-                             panels_end(layer.output, (lane + 1) * narrow), rows, y, channels, 0, Activation::none, lane * c.output_groups / lanes_,
+                             panels_end(layer.output, (lane + 1) * narrow), rows, y, channels, 0, Activation::none,
+                             mine.linear.data(), lane * c.output_groups / lanes_,
                              lane + 1 == lanes_ ? nullptr : layer.intermediate.weights_of(layer.intermediate.panel_at((lane + 1) * wide))});
   }
   kernels_.layer_norm({y, channels, x, channels, layer.feed_forward_norm.weight.data(), layer.feed_forward_norm.bias.data(),
@@ -435,8 +447,9 @@ void Model::heads_of(Workspace& space, const Outputs& outputs) {
     QuantizedBuffer first;
     first.resize(sequences, 1, c.hidden_size);
     kernels_.quantize(pooled.data(), c.hidden_size, sequences, 0.0f, first.view);
+    AlignedBuffer<uint8_t> scratch(linear_scratch(pooler_.view(), 1, sequences));
     kernels_.grouped_linear({&pooler_.view(), &first.view, 0, pooler_.panel_count(), sequences, pooled.data(), c.hidden_size, 0,
-                             Activation::tanh});
+                             Activation::tanh, scratch.data()});
     if (outputs.pooled) std::memcpy(outputs.pooled, pooled.data(), sizeof(float) * pooled.size());
   }
   if (!outputs.logits) return;
@@ -460,8 +473,9 @@ void Model::score_vocabulary(Team& team, std::vector<float>& rows, const Gaps& g
   QuantizedBuffer input;
   input.resize(gaps.count, 1, channels);
   kernels_.quantize(rows.data(), channels, gaps.count, 0.0f, input.view);
+  AlignedBuffer<uint8_t> scratch(linear_scratch(masked_transform_.view(), 1, gaps.count));
   kernels_.grouped_linear({&masked_transform_.view(), &input.view, 0, masked_transform_.panel_count(), gaps.count, rows.data(),
-                           channels, 0, activation_});
+                           channels, 0, activation_, scratch.data()});
   kernels_.layer_norm({rows.data(), channels, nullptr, 0, masked_norm_.weight.data(), masked_norm_.bias.data(),
                        c.layer_norm_eps, gaps.count, channels, rows.data(), channels});
   team.run([&](Member& member) {

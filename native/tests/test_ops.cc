@@ -131,10 +131,11 @@ void test_linear(const Kernels& kernels, std::mt19937& random) {
           const PackedLinear packed(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, kernels.plus128, arena, panel_vectors);
           const auto count = static_cast<size_t>(rows * out);
           std::vector<float> want(count), got(count, 7.0f);
-          reference::grouped_linear({&plain.view(), &q.view, 0, plain.panel_count(), rows, want.data(), out, 0, activation});
+          AlignedBuffer<uint8_t> scratch(linear_scratch(packed.view(), s.groups, rows));
+          reference::grouped_linear({&plain.view(), &q.view, 0, plain.panel_count(), rows, want.data(), out, 0, activation, nullptr});
           const int middle = packed.panel_count() / 2;
-          kernels.grouped_linear({&packed.view(), &q.view, 0, middle, rows, got.data(), out, 0, activation});
-          kernels.grouped_linear({&packed.view(), &q.view, middle, packed.panel_count(), rows, got.data(), out, 0, activation});
+          kernels.grouped_linear({&packed.view(), &q.view, 0, middle, rows, got.data(), out, 0, activation, scratch.data()});
+          kernels.grouped_linear({&packed.view(), &q.view, middle, packed.panel_count(), rows, got.data(), out, 0, activation, scratch.data()});
           CHECK(differing("linear", got, want) == 0, "%s linear %dx%d->%d blocks %d rows %d activation %d panels of %d", kernels.name,
                 s.groups, s.in, s.out, s.blocks, rows, static_cast<int>(activation), panel_vectors);
           if (activation == Activation::none && &kernels == available_kernels().back())

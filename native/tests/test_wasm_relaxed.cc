@@ -39,8 +39,9 @@ void test(const Kernels& kernels, std::mt19937& random) {
       const PackedLinear plain(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, false, arena);
       const PackedLinear packed(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, kernels.plus128, arena);
       std::vector<float> want(static_cast<size_t>(rows * out)), got(want.size());
-      reference::grouped_linear({&plain.view(), &q, 0, plain.panel_count(), rows, want.data(), out, 0, Activation::none});
-      kernels.grouped_linear({&packed.view(), &q, 0, packed.panel_count(), rows, got.data(), out, 0, Activation::none});
+      AlignedBuffer<uint8_t> scratch(linear_scratch(packed.view(), s.groups, rows));
+      reference::grouped_linear({&plain.view(), &q, 0, plain.panel_count(), rows, want.data(), out, 0, Activation::none, nullptr});
+      kernels.grouped_linear({&packed.view(), &q, 0, packed.panel_count(), rows, got.data(), out, 0, Activation::none, scratch.data()});
       CHECK(differing("linear", got, want) == 0, "%s %dx%d->%d blocks %d rows %d", kernels.name, s.groups, s.in, s.out, s.blocks, rows);
     }
 }

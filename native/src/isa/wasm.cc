@@ -3,8 +3,8 @@
 #include "ops/attention/driver.h"
 #include "ops/attention/wasm.h"
 #include "ops/embedding/driver.h"
-#include "ops/grouped_linear/driver.h"
 #include "ops/grouped_linear/wasm.h"
+#include "ops/grouped_linear/widening.h"
 #include "ops/layer_norm/driver.h"
 #include "ops/quantize/driver.h"
 
@@ -13,7 +13,7 @@ namespace sqb {
 extern const Kernels kWasm;
 const Kernels kWasm = {"wasm",
                        false,
-                       Driver<WasmTile>::linear,
+                       WideningDriver<WasmTile>::linear,
                        quantize_rows,
                        AttentionDriver<WasmTile16>::run,
                        layer_norm_rows,

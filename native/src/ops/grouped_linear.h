@@ -85,9 +85,13 @@ struct LinearCall {
   ptrdiff_t y_stride;
   int y_column;
   Activation activation;
+  uint8_t* scratch;                  // linear_scratch bytes, 64-byte aligned
   int x_first_group = 0;             // group that x's first blocks belong to
   const uint8_t* next = nullptr;     // weights wanted after these; fetched into the cache meanwhile
 };
 using GroupedLinearFn = void(const LinearCall& call);
+
+// Bytes that a call over the panels of `groups` groups needs, at most: kernels neither allocate nor know their thread.
+size_t linear_scratch(const LinearWeights& weights, int groups, int rows);
 
 }  // namespace sqb

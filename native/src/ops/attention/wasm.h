@@ -1,10 +1,9 @@
-// i32x4.dot_i16x8 and an addition: four int32 sums of two products of int16. Three rows by sixteen output channels. Exact.
+// Scores and contexts by i32x4.dot_i16x8, sixteen columns at a time; see simd/wasm_dot.h. Exact.
 #pragma once
 
-#include <wasm_simd128.h>
+#include <type_traits>
 
-#include <cstddef>
-#include <cstdint>
+#include "simd/wasm_dot.h"
 
 namespace sqb {
 namespace {
@@ -35,36 +34,23 @@ struct WasmTile16 {
   template <int R, int V>
   static void sums16(const int16_t* a, ptrdiff_t a_stride, const int16_t* b, int steps, int32_t* out) {
     for (int v = 0; v < V; ++v) {
-      if constexpr (R > 3) {
-        part<3>(a, a_stride, b + 32 * v, 32 * V, steps, out + 16 * v, 16 * V);
-        part<R - 3>(a + 3 * a_stride, a_stride, b + 32 * v, 32 * V, steps, out + 3 * 16 * V + 16 * v, 16 * V);
-      } else {
-        part<R>(a, a_stride, b + 32 * v, 32 * V, steps, out + 16 * v, 16 * V);
-      }
+      const auto rows = [&](auto count, int r) {
+        part<count>(a + r * a_stride, a_stride, b + 32 * v, 32 * V, steps, out + 16 * (r * V + v), 16 * V);
+      };
+      for (int r = 0; r + kWasmRows <= R; r += kWasmRows) rows(std::integral_constant<int, kWasmRows>(), r);
+      if constexpr (R % kWasmRows != 0) rows(std::integral_constant<int, R % kWasmRows>(), R - R % kWasmRows);
     }
   }
 
   template <int R>
   static void part(const int16_t* a, ptrdiff_t a_stride, const int16_t* b, ptrdiff_t b_step, int steps, int32_t* out, int width) {
     v128_t c[R][4];
-#pragma GCC unroll 3
+#pragma GCC unroll 2
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
       for (int v = 0; v < 4; ++v) c[r][v] = wasm_i32x4_const_splat(0);
-    for (int k = 0; k < steps; ++k) {
-      v128_t x[R];
-#pragma GCC unroll 3
-      for (int r = 0; r < R; ++r) x[r] = wasm_v128_load32_splat(a + r * a_stride);
-#pragma GCC unroll 4
-      for (int v = 0; v < 4; ++v) {
-        const v128_t w = wasm_v128_load(b + 8 * v);
-#pragma GCC unroll 3
-        for (int r = 0; r < R; ++r) c[r][v] = wasm_i32x4_add(c[r][v], wasm_i32x4_dot_i16x8(w, x[r]));
-      }
-      a += 2;
-      b += b_step;
-    }
-#pragma GCC unroll 3
+    add_products<R>(a, a_stride, b, b_step, steps, c);
+#pragma GCC unroll 2
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
       for (int v = 0; v < 4; ++v) wasm_v128_store(out + r * width + 4 * v, c[r][v]);

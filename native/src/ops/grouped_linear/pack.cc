@@ -44,6 +44,13 @@ PackedLinear::PackedLinear(const int8_t* weight, const float* scale, const float
   view_ = {groups, in, out, blocks, padded, plus128, panels_.data(), data, scale_.data(), bias_.data(), sums_.data()};
 }
 
+size_t linear_scratch(const LinearWeights& weights, int groups, int rows) {
+  // The weights of sixteen output channels and the rows as int16, starts of sums; see widening.h.
+  const size_t blocks = static_cast<size_t>(groups) * weights.blocks;
+  return static_cast<size_t>(weights.block_padded) * 32 +
+         static_cast<size_t>(rows) * blocks * (sizeof(int16_t) * round_up(weights.block_padded, 16) + sizeof(int32_t));
+}
+
 int PackedLinear::panel_at(int column) const {
   const auto found = std::lower_bound(panels_.begin(), panels_.end(), column,
                                       [](const Panel& panel, int c) { return panel.column < c; });

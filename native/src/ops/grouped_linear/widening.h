@@ -6,7 +6,6 @@
 #pragma once
 
 #include "ops/grouped_linear/finish.h"
-#include "ops/scratch.h"
 
 namespace sqb {
 namespace {
@@ -18,15 +17,25 @@ struct WideningDriver {
 
   template <bool packed, bool keep>
   static SumsFn choose(int rows) {
-    static_assert(Tile::kRows == 6, "one case for each number of rows");
     switch (rows) {
-      case 1: return Tile::template sums<1, packed, keep>;
-      case 2: return Tile::template sums<2, packed, keep>;
-      case 3: return Tile::template sums<3, packed, keep>;
-      case 4: return Tile::template sums<4, packed, keep>;
-      case 5: return Tile::template sums<5, packed, keep>;
-      default: return Tile::template sums<6, packed, keep>;
+#define SQB_ROWS(n) \
+  case n:           \
+    if constexpr (n <= Tile::kRows) return Tile::template sums<n, packed, keep>;
+      SQB_ROWS(1)
+      SQB_ROWS(2)
+      SQB_ROWS(3)
+      SQB_ROWS(4)
+      SQB_ROWS(5)
+      SQB_ROWS(6)
+      SQB_ROWS(7)
+      SQB_ROWS(8)
+      SQB_ROWS(9)
+      SQB_ROWS(10)
+      SQB_ROWS(11)
+      SQB_ROWS(12)
+#undef SQB_ROWS
     }
+    return nullptr;
   }
 
   // Sums of `rows` rows by sixteen output channels on their way to y.
@@ -61,10 +70,9 @@ struct WideningDriver {
     const int blocks = (w.panels[call.last_panel - 1].group - call.x_first_group + 1) * w.blocks - first_block;
     const int steps = w.block_padded / 4, padded = round_up(w.block_padded, 16);
     const ptrdiff_t a_stride = static_cast<ptrdiff_t>(blocks) * padded;
-    // Widened weights; widened activations; starts of sums, [blocks][rows].
+    // As linear_scratch counts: widened weights; widened activations; starts of sums, [blocks][rows].
     const size_t wide_bytes = static_cast<size_t>(steps) * 128, row_bytes = sizeof(int16_t) * static_cast<size_t>(a_stride);
-    const size_t starts_bytes = sizeof(int32_t) * static_cast<size_t>(blocks);
-    uint8_t* wide = thread_scratch(wide_bytes + (row_bytes + starts_bytes) * static_cast<size_t>(call.rows));
+    uint8_t* wide = call.scratch;
     auto* activations = reinterpret_cast<int16_t*>(wide + wide_bytes);
     auto* starts = reinterpret_cast<int32_t*>(wide + wide_bytes + row_bytes * static_cast<size_t>(call.rows));
     bool has_zero = false, has_wide = false;
