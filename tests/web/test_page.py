@@ -204,15 +204,19 @@ def test_importance(shown: dict[str, Any], predictors: dict[str, Predictor]) -> 
         assert answer["shares"][0] is None
         assert answer["shares"][-1] is None
         ids = tokenizer.encode(text).input_ids
-        left = [[*ids[:i], *ids[i + 1 :]] for i in range(1, len(ids) - 1)]
+        rows = [ids, *([*ids[:i], *ids[i + 1 :]] for i in range(1, len(ids) - 1))]
         engine = predictor.engine
         assert isinstance(engine, native.NativeEngine)
-        logits = engine.run_ragged(np.concatenate(left), None, np.array([len(row) for row in left]), logits=True)
+        lengths = np.array([len(row) for row in rows])
+        logits = engine.run_ragged(np.concatenate(rows), None, lengths, logits=True)["logits"]
         best = list(whole.scores).index(str(whole.label))
-        powers = np.exp(logits["logits"] - logits["logits"].max(axis=1, keepdims=True))
-        want = whole.score - powers[:, best] / powers.sum(axis=1)
+        odds = logits[:, best] - logits[:, 1 - best]
+        want = odds[0] - odds[1:]
         got = [float(share.replace("−", "-")) for share in answer["shares"][1:-1]]
-        assert got == pytest.approx(want.tolist(), abs=TOLERANCE)
+        # p within TOLERANCE: log(p / (1 - p)) within TOLERANCE / (p (1 - p)), twice.
+        p = whole.score
+        assert 0.05 < p < 0.95
+        assert got == pytest.approx(want.tolist(), abs=2 * TOLERANCE / (p * (1 - p)))
 
 
 def test_two_hundred_rows(shown: dict[str, Any], predictors: dict[str, Predictor]) -> None:

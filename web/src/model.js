@@ -1,7 +1,7 @@
 // An artifact in the browser: texts -> predictions, and what each token adds to one.
 
 import { Engine, EngineError } from './engine.js';
-import { decide, kindOf } from './scores.js';
+import { decide, kindOf, logOdds } from './scores.js';
 import { Tokenizer } from './tokenizer.js';
 
 // Tokens of one run: what the engine computes at a time, and some tens of milliseconds between two looks at messages.
@@ -106,14 +106,15 @@ export class Model {
   }
 
   /**
-   * What each token adds: the score of the text's label, less its score without that token (of a regression, the value).
+   * What each token adds: the log-odds of the text's label, less those without that token (of a regression, the value).
    * Gives {done, of} as it goes on, and returns an array with null for the special tokens around the text.
    */
   *explain(row) {
     const encoding = this.encode(row);
     const { ids, types } = encoding;
     const [logits] = this.#logits([encoding]);
-    const whole = decide(this.#kind, this.#labels, logits);
+    const { best } = decide(this.#kind, this.#labels, logits);
+    const whole = logOdds(this.#kind, logits, best);
     const last = ids.length - 1;
     const middle = types.indexOf(1) - 1; // the [SEP] between two texts
     const places = ids.map((_, i) => i).filter((i) => i !== 0 && i !== last && i !== middle);
@@ -124,7 +125,7 @@ export class Model {
       const part = places.slice(start, start + atOnce);
       const left = this.#logits(part.map((i) => ({ ids: without(ids, i), types: without(types, i) })));
       left.forEach((row, i) => {
-        shares[part[i]] = whole.score - decide(this.#kind, this.#labels, row).scores[whole.best];
+        shares[part[i]] = whole - logOdds(this.#kind, row, best);
       });
       yield { done: start + part.length, of: places.length };
     }

@@ -69,8 +69,8 @@ async function answerNow(client, about) {
     note.textContent = 'Weighing tokens';
     const shares = await client.ask('explain', { row: [text, pair] }, tell);
     if (mine !== asked || shares === null) return;
-    const what = about.kind === 'regression' ? 'the value' : `the score of “${about.labels[answer.best]}”`;
-    note.textContent = `By how much ${what} falls when the token is left out.`;
+    const odds = `the log-odds of “${about.labels[answer.best]}” fall`;
+    note.textContent = `By how much ${about.kind === 'regression' ? 'the value falls' : odds} when the token is left out.`;
     showTokens(answer.tokens, shares);
   } catch (error) {
     if (mine === asked) showProblem(find('problem'), error.message);

@@ -22,6 +22,14 @@ export function probabilities(kind, logits) {
   return powers.map((x) => x / sum);
 }
 
+/** Log-odds of a label, which do not level off where the probability nears 1; of a regression, the value. */
+export function logOdds(kind, logits, label) {
+  if (kind !== 'single_label') return logits[label];
+  const others = Array.from(logits).filter((_, i) => i !== label);
+  const top = Math.max(...others);
+  return logits[label] - top - Math.log(others.reduce((sum, x) => sum + Math.exp(x - top), 0));
+}
+
 /**
  * Name and weigh the logits of one text.
  * @returns {{label: string, score: number, scores: number[], best: number}} label: several, of a multi-label model, are
