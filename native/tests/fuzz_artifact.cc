@@ -5,8 +5,10 @@
 // With -DSQB_LIBFUZZER=ON, which wants clang, libFuzzer drives it. Otherwise it is a program that mutates a whole artifact:
 //
 //     fuzz_artifact [ROUNDS [SEED]]
+//     fuzz_artifact seeds FOLDER      writes the whole artifacts there, for libFuzzer to begin with
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <limits>
 
 #include "synthetic.h"
@@ -96,7 +98,8 @@ void mutate_digit(std::mt19937& random, std::string& tensors) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int64_t rounds = argc > 1 ? std::atoll(argv[1]) : 5000;
+  const bool seeds = argc == 3 && std::strcmp(argv[1], "seeds") == 0;
+  const int64_t rounds = seeds ? 0 : argc > 1 ? std::atoll(argv[1]) : 5000;
   std::mt19937 random(argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1);
   std::vector<Files> whole;
   for (const char* head : {"sequence_classification", "token_classification", "encoder", "masked_lm"}) {
@@ -105,6 +108,12 @@ int main(int argc, char** argv) {
     sizes.head = head;
     whole.push_back(synthetic(sizes));
     try_load(whole.back().config, whole.back().tensors);
+    if (seeds) {
+      const std::string& config = whole.back().config;
+      const auto size = static_cast<uint32_t>(config.size());
+      const std::string first = {static_cast<char>(size), static_cast<char>(size >> 8), static_cast<char>(size >> 16), static_cast<char>(size >> 24)};
+      std::ofstream(std::string(argv[2]) + "/" + head, std::ios::binary) << first << config << whole.back().tensors;
+    }
   }
   CHECK(accepted == 4, "%lld of 4 whole files accepted", static_cast<long long>(accepted));
   for (int64_t i = 0; i < rounds; ++i) {
