@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from squeezebert import artifact
 from squeezebert import folder as folders
 from squeezebert.errors import require
 from squeezebert.model import hf
@@ -60,12 +61,13 @@ def load(source: str | Path, head: str | None = None) -> Arrays:
     files = folders.weight_files(folder)
     for file in files:
         folders.check_weight_file(file)
-    if not all(_is_numpy(file) for file in files):
+    exported = artifact.is_artifact(folder)
+    if not exported and not all(_is_numpy(file) for file in files):
         return _through_torch(source, head, folder)
     tokenizer = folders.read_tokenizer(folder)
     config = folders.fit_vocabulary(config, tokenizer, folder)
-    published: dict[str, NDArray[Any]] = {}
-    for file in files:
+    published: dict[str, NDArray[Any]] = read_exported(folder) if exported else {}
+    for file in () if exported else files:
         published.update(folders.read_safetensors(file, "np"))
     found = folders.find_head(published, folder)
     head = head or found
@@ -75,6 +77,18 @@ def load(source: str | Path, head: str | None = None) -> Arrays:
         where = f"{folder}: {matched.names[name]}"
         folders.check_values(where, values.dtype, floating=values.dtype.kind == "f", finite=_finite(values))
     return Arrays(matched.state, config, head, tokenizer, folders.read_extra(folder), folder)
+
+
+def read_exported(folder: str | Path) -> dict[str, NDArray[np.float32]]:
+    """Read a model exported for the native engine: the values that its integers stand for, by their published names.
+
+    Raises:
+        InputError: No weights, or a damaged file.
+    """
+    from squeezebert.export import native
+
+    stored = folders.read_safetensors(Path(folder) / artifact.WEIGHTS, "np")
+    return hf.state_to_published(native.unpack(stored))
 
 
 def copy(source: Path, folder: Path, tokenizer: Tokenizer) -> None:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from squeezebert import artifact
+from squeezebert import arrays, artifact
 from squeezebert.errors import InputError
 from squeezebert.files import write_json
 from squeezebert.folder import (
@@ -240,11 +240,7 @@ def read_weights(folder: str | Path) -> dict[str, Tensor]:
         InputError: No weights, a damaged file, or one that holds more than tensors.
     """
     if artifact.is_artifact(folder):
-        from squeezebert.export import native
-
-        stored = read_safetensors(Path(folder) / artifact.WEIGHTS, "np")
-        state = {name: torch.from_numpy(values) for name, values in native.unpack(stored).items()}
-        return hf.state_to_published(state)
+        return {name: torch.from_numpy(values) for name, values in arrays.read_exported(folder).items()}
     tensors: dict[str, Tensor] = {}
     for path in weight_files(folder):
         tensors.update(_read_file(path))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import load_file
 
-from squeezebert import Classifier
+from squeezebert import Classifier, artifact
 from squeezebert.cli import main
 from squeezebert.data.tasks import get_task, load_split
 from squeezebert.errors import InputError
@@ -80,6 +82,18 @@ def test_only_the_native_format_can_be_trained_further(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {**values, "format": "squeezebert-onnx"})
     with pytest.raises(InputError, match="exported as onnx; give the checkpoint"):
         read_config(tmp_path)
+
+
+@pytest.mark.parametrize("name", models.shipped())
+def test_a_model_of_the_package_is_exported_bit_by_bit_without_torch(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main(["export", "native", name, str(tmp_path / "out")]) == 0
+    wanted, found = (load_file(folder / artifact.WEIGHTS) for folder in (FOLDER / name, tmp_path / "out"))
+    assert found.keys() == wanted.keys()
+    for tensor, values in wanted.items():
+        np.testing.assert_array_equal(found[tensor], values)
 
 
 def test_small_is_an_encoder_to_start_from(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,13 +12,17 @@ import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from numpy.typing import NDArray
 
 from squeezebert.errors import InputError
 from squeezebert.model.config import ModelConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Values = TypeVar("Values", "Tensor", NDArray[Any])
 
 MODEL_TYPE = "squeezebert"
 PREFIX = "transformer."
@@ -155,11 +159,10 @@ def state_to_ours(published: Mapping[str, Any], head: str) -> Renamed:
     return Renamed(tensors, names, tuple(unexpected))
 
 
-def state_to_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename our state for publication. Tied copies are left out, as ``transformers`` does."""
+def state_to_published(state: Mapping[str, Values]) -> dict[str, Values]:
+    """Rename our state, of torch or NumPy, for publication. Tied copies are left out, as ``transformers`` does."""
     return {
-        to_published(name): tensor.unsqueeze(-1) if is_grouped_weight(name) else tensor
-        for name, tensor in state.items()
+        to_published(name): tensor[..., None] if is_grouped_weight(name) else tensor for name, tensor in state.items()
     }
 
 
