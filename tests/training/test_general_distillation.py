@@ -221,7 +221,7 @@ def test_a_run_stopped_in_its_first_stage_says_so(settings: Callable[..., Pretra
     assert finished.metrics is not None
 
 
-@pytest.mark.parametrize("name", ["distil-laptop", "joint-laptop"])
+@pytest.mark.parametrize("name", ["cut-laptop", "distil-laptop", "joint-laptop"])
 def test_the_recipes_of_the_package_run(name: str, pretraining_corpus: Path, tmp_path: Path) -> None:
     import transformers
 
@@ -232,17 +232,24 @@ def test_the_recipes_of_the_package_run(name: str, pretraining_corpus: Path, tmp
         intermediate_size=96, max_position_embeddings=512,
     )  # fmt: skip
     transformers.BertModel(config).save_pretrained(tmp_path / "teacher")
-    steps = ["phases.0.steps=2", "phases.0.batch_size=4", "distillation.embedding_steps=2"]
-    recipe = load_recipe(name, steps)
+    student: dict[str, Any] = {"size": "tiny"}
+    changes = ["phases.0.steps=2", "phases.0.batch_size=4"]
+    if name == "cut-laptop":
+        bert.convert(tmp_path / "teacher", tmp_path / "dense")
+        student = {"model": str(tmp_path / "dense")}
+    else:
+        changes.append("distillation.embedding_steps=2")
+    recipe = load_recipe(name, changes)
     assert recipe.tokens == 2 * 4 * 128
     result = pretrain(
         PretrainSettings(
-            corpus=pretraining_corpus, recipe=recipe, size="tiny", output=tmp_path / "run", device="cpu",
-            teacher=str(tmp_path / "teacher"),
+            corpus=pretraining_corpus, recipe=recipe, output=tmp_path / "run", device="cpu",
+            teacher=str(tmp_path / "teacher"), **student,
         )
     )  # fmt: skip
     assert result is not None
     assert result.metrics is not None
+    assert checkpoint.load(tmp_path / "run", "encoder").config.q_groups == 4
 
 
 def test_the_settings_must_fit_the_teacher(

@@ -16,6 +16,7 @@ from squeezebert.training.speed import training_flops
 def test_recipes_of_the_package() -> None:
     assert recipe_names() == [
         "continue-laptop",
+        "cut-laptop",
         "distil-laptop",
         "joint-laptop",
         "laptop",
