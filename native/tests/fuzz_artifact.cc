@@ -98,6 +98,10 @@ void mutate_digit(std::mt19937& random, std::string& tensors) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  if (argc == 2 && std::strcmp(argv[1], "seeds") == 0) {
+    std::fprintf(stderr, "usage: fuzz_artifact seeds FOLDER\n");
+    return 2;
+  }
   const bool seeds = argc == 3 && std::strcmp(argv[1], "seeds") == 0;
   const int64_t rounds = seeds ? 0 : argc > 1 ? std::atoll(argv[1]) : 5000;
   std::mt19937 random(argc > 2 ? static_cast<unsigned>(std::atoi(argv[2])) : 1);
@@ -112,7 +116,9 @@ int main(int argc, char** argv) {
       const std::string& config = whole.back().config;
       const auto size = static_cast<uint32_t>(config.size());
       const std::string first = {static_cast<char>(size), static_cast<char>(size >> 8), static_cast<char>(size >> 16), static_cast<char>(size >> 24)};
-      std::ofstream(std::string(argv[2]) + "/" + head, std::ios::binary) << first << config << whole.back().tensors;
+      std::ofstream file(std::string(argv[2]) + "/" + head, std::ios::binary);
+      file << first << config << whole.back().tensors;
+      CHECK(file.flush(), "%s/%s cannot be written", argv[2], head);
     }
   }
   CHECK(accepted == 4, "%lld of 4 whole files accepted", static_cast<long long>(accepted));

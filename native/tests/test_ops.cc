@@ -3,6 +3,7 @@
 //
 //     test_ops [quick]     quick: few rows of the large matrices, for emulators
 #include <algorithm>
+#include <cstring>
 #include <memory>
 
 #include "check.h"
@@ -131,11 +132,15 @@ void test_linear(const Kernels& kernels, std::mt19937& random) {
           const PackedLinear packed(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, kernels.plus128, arena, panel_vectors);
           const auto count = static_cast<size_t>(rows * out);
           std::vector<float> want(count), got(count, 7.0f);
-          AlignedBuffer<uint8_t> scratch(linear_scratch(packed.view(), s.groups, rows));
+          const size_t scratch_bytes = linear_scratch(packed.view(), s.groups, rows);
+          AlignedBuffer<uint8_t> scratch(scratch_bytes + 64);
+          std::memset(scratch.data() + scratch_bytes, 0xa5, 64);
           reference::grouped_linear({&plain.view(), &q.view, 0, plain.panel_count(), rows, want.data(), out, 0, activation, nullptr});
           const int middle = packed.panel_count() / 2;
           kernels.grouped_linear({&packed.view(), &q.view, 0, middle, rows, got.data(), out, 0, activation, scratch.data()});
           kernels.grouped_linear({&packed.view(), &q.view, middle, packed.panel_count(), rows, got.data(), out, 0, activation, scratch.data()});
+          CHECK(std::all_of(scratch.data() + scratch_bytes, scratch.data() + scratch_bytes + 64, [](uint8_t b) { return b == 0xa5; }),
+                "%s linear %dx%d->%d writes beyond its scratch", kernels.name, s.groups, s.in, s.out);
           CHECK(differing("linear", got, want) == 0, "%s linear %dx%d->%d blocks %d rows %d activation %d panels of %d", kernels.name,
                 s.groups, s.in, s.out, s.blocks, rows, static_cast<int>(activation), panel_vectors);
           if (activation == Activation::none && &kernels == available_kernels().back())

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from squeezebert import artifact
 from squeezebert import folder as folders
-from squeezebert.errors import require
+from squeezebert.errors import InputError, require
 from squeezebert.model import hf
 from squeezebert.model.config import ModelConfig
 from squeezebert.model.shapes import parameter_shapes
@@ -46,7 +47,8 @@ def load(source: str | Path, head: str | None = None) -> Arrays:
     """Load a checkpoint.
 
     Args:
-        source: Folder or hub id; or a size name, for random weights under a classifier.
+        source: Folder or hub id of a checkpoint, or of a model exported for the native engine; or a size name, for
+            random weights under a classifier.
         head: The head that is wanted; None: the one that it carries.
 
     Raises:
@@ -61,7 +63,7 @@ def load(source: str | Path, head: str | None = None) -> Arrays:
     files = folders.weight_files(folder)
     for file in files:
         folders.check_weight_file(file)
-    exported = artifact.is_artifact(folder)
+    exported = artifact.is_artifact(folder)  # by the native engine's; read_config refuses others
     if not exported and not all(_is_numpy(file) for file in files):
         return _through_torch(source, head, folder)
     tokenizer = folders.read_tokenizer(folder)
@@ -70,6 +72,9 @@ def load(source: str | Path, head: str | None = None) -> Arrays:
     for file in () if exported else files:
         published.update(folders.read_safetensors(file, "np"))
     found = folders.find_head(published, folder)
+    carried = "masked_lm" if found == "pretraining" else found  # an export calls it so
+    if exported and head is None and carried != artifact.read_manifest(folder).head:
+        raise InputError(f"{folder}: its weights are a {found}'s, not those of the head that {folders.CONFIG} names")
     head = head or found
     matched = folders.match(parameter_shapes(config, head), head, published, folder)
     folders.require_head(head, found, matched.missing, folder)
@@ -83,12 +88,46 @@ def read_exported(folder: str | Path) -> dict[str, NDArray[np.float32]]:
     """Read a model exported for the native engine: the values that its integers stand for, by their published names.
 
     Raises:
-        InputError: No weights, or a damaged file.
+        InputError: No weights, a damaged file, or one with other tensors than an export writes.
     """
     from squeezebert.export import native
 
-    stored = folders.read_safetensors(Path(folder) / artifact.WEIGHTS, "np")
-    return hf.state_to_published(native.unpack(stored))
+    path = Path(folder) / artifact.WEIGHTS
+    if not path.is_file():
+        raise InputError(f"{folder}: no {artifact.WEIGHTS}; an exported model has one beside its {folders.CONFIG}")
+    _check_exported(path)
+    stored = folders.read_safetensors(path, "np")
+    for name, values in stored.items():
+        if values.dtype == np.float32 and not (_finite(values) and (not _is_scale(name, stored) or values.min() >= 0)):
+            raise InputError(f"{path}: {name} has values that no export writes; export the checkpoint again")
+    with np.errstate(over="ignore"):
+        return hf.state_to_published(native.unpack(stored))
+
+
+def _is_scale(name: str, names: Collection[str]) -> bool:
+    module, _, kind = name.rpartition(".")
+    return kind == "scale" and f"{module}.weight" in names
+
+
+def _check_exported(path: Path) -> None:
+    """Make sure that a file has what :func:`squeezebert.export.native.pack` writes: names, types, a scale a row."""
+    try:
+        with safe_open(path, framework="np") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            found = {name: (each.get_dtype(), list(each.get_shape())) for name, each in slices.items()}
+    except SafetensorError as error:
+        raise InputError(f"{path}: truncated, or not a safetensors file ({error}); fetch or copy it again") from None
+    for name, (dtype, shape) in found.items():
+        module, _, kind = name.rpartition(".")
+        if _is_scale(name, found):
+            right = dtype == "F32" and shape == found[f"{module}.weight"][1][:1]
+        elif kind == "weight" and f"{module}.scale" in found:
+            right = hf.is_ours(name) and dtype == "I8" and len(shape) == 2
+        else:
+            right = hf.is_ours(name) and dtype == "F32"
+        if not right:
+            what = f"{name}, {dtype} {shape}, is not as an export writes it"
+            raise InputError(f"{path}: {what}; export the checkpoint again")
 
 
 def copy(source: Path, folder: Path, tokenizer: Tokenizer) -> None:

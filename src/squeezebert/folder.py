@@ -160,6 +160,8 @@ def find_head(tensors: Iterable[str], folder: str | Path) -> str:
 
 
 def _architectures(folder: Path) -> list[str]:
+    if artifact.is_artifact(folder):
+        return [hf.ARCHITECTURES[artifact.read_manifest(folder).head]]
     names = read_object(folder / CONFIG).get("architectures")
     return names if isinstance(names, list) else []
 

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 
 import { csvLine, guessColumn, linesOf, parseCsv, readTable } from '../../web/src/csv.js';
 import { features } from '../../web/src/features.js';
-import { decide, kindOf } from '../../web/src/scores.js';
+import { decide, kindOf, logOdds } from '../../web/src/scores.js';
 
 assert.deepEqual(parseCsv('a,b\r\n"x ""y"", z","two\nlines"\r\n\r\n,\n'), [['a', 'b'], ['x "y", z', 'two\nlines'], ['', '']]);
 assert.deepEqual(parseCsv('a\nlast'), [['a'], ['last']]);
@@ -29,6 +29,16 @@ assert.deepEqual([multi.label, multi.best], ['a;c', 2]);
 close(multi.scores, [0.5, 1 / (1 + Math.E), 1 / (1 + Math.exp(-2))]);
 assert.equal(decide('multi_label', ['a', 'b'], [-1, -2]).label, '');
 assert.equal(decide('regression', ['value'], [2.5]).score, 2.5);
+close(
+  [
+    logOdds('single_label', [1000, -1000], 0), // no overflow where the probability is 1
+    logOdds('single_label', [1, 2, 3], 1),
+    logOdds('single_label', [7], 0),
+    logOdds('multi_label', [0.5, -3], 1),
+    logOdds('regression', [2.5], 0),
+  ],
+  [2000, 2 - Math.log(Math.E + Math.E ** 3), 0, -3, 2.5],
+);
 assert.equal(kindOf({ labels: ['value'] }), 'regression');
 assert.equal(kindOf({ labels: ['a', 'b'], problem_type: null }), 'single_label');
 assert.equal(kindOf({ labels: ['a', 'b'], problem_type: 'multi_label_classification' }), 'multi_label');

@@ -26,6 +26,7 @@ export function probabilities(kind, logits) {
 export function logOdds(kind, logits, label) {
   if (kind !== 'single_label') return logits[label];
   const others = Array.from(logits).filter((_, i) => i !== label);
+  if (others.length === 0) return 0; // it was the only choice
   const top = Math.max(...others);
   return logits[label] - top - Math.log(others.reduce((sum, x) => sum + Math.exp(x - top), 0));
 }

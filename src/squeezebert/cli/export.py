@@ -47,7 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_common(parser: argparse.ArgumentParser, precisions: tuple[str, ...]) -> None:
     """What every format takes."""
-    parser.add_argument("source", metavar="CHECKPOINT", help="folder or hub id of a checkpoint")
+    parser.add_argument(
+        "source", metavar="CHECKPOINT", help="folder or hub id of a checkpoint, or a model of the package"
+    )
     parser.add_argument("output", metavar="OUT", type=Path, help="where to write; a former artifact is replaced")
     parser.add_argument("--precision", choices=precisions, help=f"number format of the weights ({precisions[-1]})")
     parser.add_argument(

@@ -19,7 +19,7 @@ from squeezebert import artifact
 from squeezebert.errors import InputError, require
 from squeezebert.export.stored import altered, digests, file_bytes, vocabulary
 from squeezebert.files import atomic_folder, read_json, write_json
-from squeezebert.folder import is_size
+from squeezebert.folder import is_size, resolve
 
 if TYPE_CHECKING:
     from squeezebert.data.tables import Columns
@@ -160,8 +160,9 @@ def export_native(
         What verification found, as the manifest has it; None: it was not verified.
 
     Raises:
-        InputError: As :func:`squeezebert.export.native.export`; ``max_length`` is out of range; or there are
-            labelled data, and nothing to verify with.
+        InputError: As :func:`squeezebert.export.native.export`; ``max_length`` is out of range; there are labelled
+            data, and nothing to verify with; or the source is an exported folder that was changed, or failed its
+            checks and ``force`` is not set.
         MissingExtraError: As :func:`squeezebert.export.native.export`.
         VerificationError: A check failed.
         OSError: ``folder`` cannot be written, or the disk is full.
@@ -172,6 +173,8 @@ def export_native(
     missing = RANDOM_WEIGHTS if is_size(source) else why_unverified()
     if missing is not None and dev is not None:
         raise InputError(f"{dev.path}: cannot be scored here: {missing}; leave out --dev")
+    if not is_size(source):
+        _require_sound(resolve(source), force=force)
     with atomic_folder(folder) as target:
         native.write(source, target, max_length)
         if missing is not None:
@@ -191,6 +194,18 @@ def export_native(
         # Beside the manifest the file holds the model's sizes.
         write_json(target / artifact.CONFIG, read_json(target / artifact.CONFIG) | {"report": report.to_dict()})
     return report
+
+
+def _require_sound(source: Path, *, force: bool) -> None:
+    """Refuse to export anew what was exported once, and was changed since or failed: its values would look like new."""
+    if not artifact.is_artifact(source):
+        return
+    manifest = artifact.read_manifest(source)
+    if changed := altered(source, manifest):
+        raise InputError(f"{source}: {'; '.join(changed)}; export the checkpoint again")
+    failed = (manifest.report or {}).get("failed")
+    if failed and not force:
+        raise InputError(f"{source}: failed its checks: {'; '.join(failed)}; give its checkpoint, or --force")
 
 
 def why_unverified() -> str | None:

@@ -301,8 +301,8 @@ def agreements(
     else:
         names = np.array(manifest.labels), np.array(golden.labels)
         same = names[1][decide(kind, want)] == names[0][decide(kind, got)]
-        ordered = np.sort(want, axis=1)
-        clear = ordered[:, -1] - ordered[:, -2] > least
+        ordered = np.sort(want, axis=1)[:, -2:]  # of a single label: itself, which is always clear
+        clear = (np.ptp(ordered, axis=1) > least) | (want.shape[1] == 1)
     return float(same.mean()), float(same[clear].mean()) if clear.any() else None
 
 

@@ -103,6 +103,11 @@ def to_ours(name: str) -> str | None:
     return f"{ours.replace('{n}', number)}.{leaf}"
 
 
+def is_ours(name: str) -> bool:
+    """Whether ``name`` is that of a parameter of ours, of any number of layers."""
+    return _split(name.removeprefix(PREFIX))[0] in _TO_PUBLISHED
+
+
 def to_published(name: str) -> str:
     """Published name of our parameter ``name``, with the encoder's prefix where ``name`` has it."""
     prefix = PREFIX if name.startswith(PREFIX) else ""
