@@ -98,7 +98,9 @@ def read_exported(folder: str | Path) -> dict[str, NDArray[np.float32]]:
     _check_exported(path)
     stored = folders.read_safetensors(path, "np")
     for name, values in stored.items():
-        if values.dtype == np.float32 and not (_finite(values) and (not _is_scale(name, stored) or values.min() >= 0)):
+        if values.dtype != np.float32:
+            continue
+        if not _finite(values) or (_is_scale(name, stored) and (values < 0).any()):
             raise InputError(f"{path}: {name} has values that no export writes; export the checkpoint again")
     with np.errstate(over="ignore"):
         return hf.state_to_published(native.unpack(stored))
