@@ -10,7 +10,7 @@ namespace sqb {
 namespace {
 
 // Two rows by sixteen columns: eight vectors of sums and the operands of the next products fit into the fifteen registers
-// that V8 has on x86. With three rows it keeps some in memory, and takes 1.4 times as long.
+// that V8 has on x86. With three rows it keeps some in memory, and takes 1.3 times as long.
 constexpr int kWasmRows = 2;
 
 // c[r] += `pairs` pairs at a + r * a_stride times those of sixteen columns, which lie b_step int16 apart.

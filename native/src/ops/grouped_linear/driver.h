@@ -9,8 +9,6 @@
 namespace sqb {
 namespace {
 
-constexpr int kMostTileRows = 12;
-
 // Inline assembly's letter for a vector register.
 #if defined(__x86_64__)
 #define SQB_VECTOR_REGISTER "v"
@@ -34,18 +32,7 @@ struct Driver {
 #define SQB_ROWS(n) \
   case n:           \
     if constexpr (n <= Tile::rows(vectors)) return Tile::template sums<n, vectors>;
-      SQB_ROWS(1)
-      SQB_ROWS(2)
-      SQB_ROWS(3)
-      SQB_ROWS(4)
-      SQB_ROWS(5)
-      SQB_ROWS(6)
-      SQB_ROWS(7)
-      SQB_ROWS(8)
-      SQB_ROWS(9)
-      SQB_ROWS(10)
-      SQB_ROWS(11)
-      SQB_ROWS(12)
+      SQB_EACH_ROWS(SQB_ROWS)
 #undef SQB_ROWS
     }
     return nullptr;
@@ -90,18 +77,7 @@ struct Driver {
 #define SQB_ROWS(n) \
   case n:           \
     if constexpr (n <= Tile::rows(vectors)) return fused<n, vectors, ending>;
-        SQB_ROWS(1)
-        SQB_ROWS(2)
-        SQB_ROWS(3)
-        SQB_ROWS(4)
-        SQB_ROWS(5)
-        SQB_ROWS(6)
-        SQB_ROWS(7)
-        SQB_ROWS(8)
-        SQB_ROWS(9)
-        SQB_ROWS(10)
-        SQB_ROWS(11)
-        SQB_ROWS(12)
+      SQB_EACH_ROWS(SQB_ROWS)
 #undef SQB_ROWS
       }
     }

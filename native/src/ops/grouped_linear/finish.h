@@ -9,6 +9,13 @@
 namespace sqb {
 namespace {
 
+constexpr int kMostTileRows = 12;
+
+// SQB_ROWS(n) for each height of a tile: the cases of a switch.
+#define SQB_EACH_ROWS(SQB_ROWS) \
+  SQB_ROWS(1) SQB_ROWS(2) SQB_ROWS(3) SQB_ROWS(4) SQB_ROWS(5) SQB_ROWS(6) SQB_ROWS(7) SQB_ROWS(8) SQB_ROWS(9) SQB_ROWS(10) \
+  SQB_ROWS(11) SQB_ROWS(12)
+
 // What follows the sums of a tile of whole vectors. Only what the model's layers need; the rest is `separate`.
 enum class Ending {
   plain,   // one block, no activation

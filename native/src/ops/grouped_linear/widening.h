@@ -17,22 +17,12 @@ struct WideningDriver {
 
   template <bool packed, bool keep>
   static SumsFn choose(int rows) {
+    static_assert(Tile::kRows <= kMostTileRows, "a case for each number of rows");
     switch (rows) {
 #define SQB_ROWS(n) \
   case n:           \
     if constexpr (n <= Tile::kRows) return Tile::template sums<n, packed, keep>;
-      SQB_ROWS(1)
-      SQB_ROWS(2)
-      SQB_ROWS(3)
-      SQB_ROWS(4)
-      SQB_ROWS(5)
-      SQB_ROWS(6)
-      SQB_ROWS(7)
-      SQB_ROWS(8)
-      SQB_ROWS(9)
-      SQB_ROWS(10)
-      SQB_ROWS(11)
-      SQB_ROWS(12)
+      SQB_EACH_ROWS(SQB_ROWS)
 #undef SQB_ROWS
     }
     return nullptr;
