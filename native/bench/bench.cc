@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "model.h"
+#include "simd/amx.h"
 
 using namespace sqb;
 
@@ -56,6 +57,17 @@ double ceiling(const std::string& name) {
 #define SQB_AVX512VNNI(i) "vpdpbusd %%zmm14, %%zmm15, %%zmm" #i "\n"
 #define SQB_AVXVNNI(i) "%{vex%} vpdpbusd %%ymm14, %%ymm15, %%ymm" #i "\n"
 #define SQB_AVX2(i) "vpmaddwd %%ymm14, %%ymm15, %%ymm13\nvpaddd %%ymm13, %%ymm" #i ", %%ymm" #i "\n"
+  if (name == "amx") {
+    // Products of whole tiles: sixteen rows by sixteen columns by 64.
+    configure_tiles(16, 16);
+    const double time = least(50, [] {
+      int n = loops;
+      asm volatile("1:\ntdpbssd %%tmm6, %%tmm4, %%tmm0\ntdpbssd %%tmm7, %%tmm4, %%tmm1\ntdpbssd %%tmm6, %%tmm5, %%tmm2\n"
+                   "tdpbssd %%tmm7, %%tmm5, %%tmm3\ndec %0\njnz 1b\n" : "+r"(n) : : "cc");
+    });
+    release_tiles();
+    return loops * 4.0 * 16 * 16 * 64 / time / 1e9;
+  }
   if (name == "avx512vnni") return loops * 12 * 64 / SQB_RATE(SQB_AVX512VNNI) / 1e9;
   if (name == "avxvnni") return loops * 12 * 32 / SQB_RATE(SQB_AVXVNNI) / 1e9;
   if (name == "avx2") return loops * 12 * 16 / SQB_RATE(SQB_AVX2) / 1e9;
@@ -83,19 +95,21 @@ void products(const Kernels& kernels) {
       std::vector<float> scale(static_cast<size_t>(out), 0.01f), bias(static_cast<size_t>(out)), x(static_cast<size_t>(rows) * static_cast<size_t>(in));
       for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 13) - 6;
       Arena arena;
-      const PackedLinear packed(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, kernels.plus128, arena);
+      const PackedLinear packed(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, kernels.packing, arena);
       const int blocks = s.groups * s.blocks;
       const auto places = static_cast<size_t>(rows) * static_cast<size_t>(blocks);
-      AlignedBuffer<int8_t> values(static_cast<size_t>(rows) * static_cast<size_t>(in));
+      const int block_stride = round_up(in / blocks, kBlockMultiple), row_stride = odd_lines(blocks * block_stride);
+      AlignedBuffer<int8_t> values(static_cast<size_t>(rows) * static_cast<size_t>(row_stride));
       AlignedBuffer<float> x_scale(places);
       AlignedBuffer<int32_t> zero(places), sum(places), count(places);
       AlignedBuffer<Wide> wide(places * kMostWide);
-      const Quantized q{values.data(), x_scale.data(), zero.data(), sum.data(), count.data(), wide.data(), blocks, in / blocks, in / blocks, in};
+      const Quantized q{values.data(), x_scale.data(), zero.data(), sum.data(), count.data(), wide.data(), blocks, in / blocks, block_stride, row_stride};
       kernels.quantize(x.data(), in, rows, 0.0f, q);
-      std::vector<float> y(static_cast<size_t>(rows) * static_cast<size_t>(out));
+      const int y_stride = odd_lines(out * 4) / 4;
+      AlignedBuffer<float> y(static_cast<size_t>(rows) * static_cast<size_t>(y_stride));
       AlignedBuffer<uint8_t> scratch(linear_scratch(packed.view(), s.groups, rows));
       const double time = least(300, [&] {
-        kernels.grouped_linear({&packed.view(), &q, 0, packed.panel_count(), rows, y.data(), out, 0, s.activation, scratch.data()});
+        kernels.grouped_linear({&packed.view(), &q, 0, packed.panel_count(), rows, y.data(), y_stride, 0, s.activation, scratch.data()});
       });
       const double speed = static_cast<double>(rows) * out * s.in / time / 1e9;
       std::printf("%-20s %4d rows  %7.1f us  %6.1f GMAC/s", s.name, rows, time * 1e6, speed);
@@ -124,7 +138,7 @@ const Kernels& timed_kernels(const Kernels& kernels) {
   inner = &kernels;
   static Kernels wrapped;
   wrapped = {kernels.name,
-             kernels.plus128,
+             kernels.packing,
              [](const LinearCall& call) {
                const LinearWeights& w = *call.weights;
                double columns = 0;

@@ -4,6 +4,10 @@
 
 #if SQB_X86
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif SQB_ARM && defined(__linux__)
 #include <sys/auxv.h>
 #elif SQB_ARM && defined(__APPLE__)
@@ -14,7 +18,7 @@ namespace sqb {
 
 namespace {
 
-const Kernels kReference = {"reference",          false,
+const Kernels kReference = {"reference",          {false},
                             reference::grouped_linear, reference::quantize,
                             reference::attention,      reference::layer_norm,
                             reference::embedding};
@@ -25,11 +29,26 @@ bool has_avxvnni() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 4 & 1) != 0;
 }
+
+// Whether this process may use AMX's int8 tiles. Linux gives a thread's eight kilobytes of tiles to those who ask, for
+// all threads of the process.
+bool has_amx() {
+#if defined(__linux__)
+  constexpr unsigned tile = 1u << 24, int8 = 1u << 25;  // of edx
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & (tile | int8)) != (tile | int8)) return false;
+  constexpr long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return ::syscall(SYS_arch_prctl, request, tile_data) == 0;
+#else
+  return false;
+#endif
+}
 #endif
 
 }  // namespace
 
 #if SQB_X86
+extern const Kernels kAmx;
 extern const Kernels kAvx512Vnni;
 extern const Kernels kAvxVnni;
 extern const Kernels kAvx2;
@@ -48,8 +67,10 @@ const std::vector<const Kernels*>& available_kernels() {
     __builtin_cpu_init();
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni")) {
+      if (has_amx()) found.push_back(&kAmx);
       found.push_back(&kAvx512Vnni);
+    }
     if (avx2 && has_avxvnni()) found.push_back(&kAvxVnni);
     if (avx2) found.push_back(&kAvx2);
 #elif SQB_ARM

@@ -14,7 +14,7 @@ namespace sqb {
 
 struct Kernels {
   const char* name;
-  bool plus128;  // weights are packed with 128 added
+  Packing packing;
   GroupedLinearFn* grouped_linear;
   QuantizeFn* quantize;
   AttentionFn* attention;

@@ -33,8 +33,8 @@ class QuantizedBuffer {
     const size_t places = static_cast<size_t>(rows) * blocks;
     view.blocks = blocks;
     view.block_size = block_size;
-    view.block_stride = round_up(block_size, 16);
-    view.row_stride = static_cast<ptrdiff_t>(blocks) * view.block_stride;
+    view.block_stride = round_up(block_size, kBlockMultiple);
+    view.row_stride = odd_lines(blocks * view.block_stride);
     const size_t bytes = static_cast<size_t>(rows) * view.row_stride;
     if (values_.size() < bytes) values_ = AlignedBuffer<int8_t>(bytes);
     if (scale_.size() < places) {
@@ -71,6 +71,9 @@ float dot(const float* x, const int8_t* w, int count) {
     for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
   return lanes[0];
 }
+
+// Floats from one row of scratch to the next.
+int row_stride(int channels) { return odd_lines(channels * 4) / 4; }
 
 template <class T>
 void grow(AlignedBuffer<T>& buffer, size_t count) {
@@ -152,8 +155,8 @@ class Workspace {
       grow(t.qkv, static_cast<size_t>(3) * largest_group * (c.hidden_size / model.units_));
       grow(t.attention, attention_scratch(longest, head_size));
       grow(t.linear, linear);
-      grow(t.rows, static_cast<size_t>(rows) * c.hidden_size);
-      grow(t.wide, static_cast<size_t>(rows) * (c.intermediate_size / model.lanes_));
+      grow(t.rows, static_cast<size_t>(rows) * row_stride(c.hidden_size));
+      grow(t.wide, static_cast<size_t>(rows) * row_stride(c.intermediate_size / model.lanes_));
       t.context.resize(rows, model.context_blocks_, c.hidden_size / model.context_blocks_);
       t.intermediate_in.resize(rows, c.intermediate_groups, c.hidden_size / c.intermediate_groups);
       t.intermediate_out.resize(rows, c.output_groups / model.lanes_, c.intermediate_size / c.output_groups);
@@ -231,7 +234,7 @@ PackedLinear Model::load_linear(const std::string& name, int groups, int in, int
   const float* bias = artifact_.fp32(name + ".bias", {out});
   const std::vector<float> none(static_cast<size_t>(out));
   return PackedLinear(weight, scale, with_bias ? bias : none.data(), groups, in / groups, out / groups, blocks / groups,
-                      kernels_.plus128, arena_, panel_vectors);
+                      kernels_.packing, arena_, panel_vectors);
 }
 
 Model::Norm Model::load_norm(const std::string& name) const {
@@ -393,30 +396,31 @@ void Model::tokens_phase(Workspace& space, Member& member, const Layer& layer, i
   Workspace::Thread& mine = space.threads[static_cast<size_t>(member.index())];
   float* x = space.x.data() + static_cast<ptrdiff_t>(first) * channels;
   float* y = mine.rows.data();
+  const ptrdiff_t y_stride = row_stride(channels);
 
   kernels_.quantize(space.context.data() + static_cast<ptrdiff_t>(first) * channels, channels, rows, 0.0f, mine.context.view);
-  kernels_.grouped_linear({&layer.post.view(), &mine.context.view, 0, layer.post.panel_count(), rows, y, channels, 0,
+  kernels_.grouped_linear({&layer.post.view(), &mine.context.view, 0, layer.post.panel_count(), rows, y, y_stride, 0,
                            Activation::none, mine.linear.data(), 0, layer.intermediate.weights_of(0)});
-  kernels_.layer_norm({y, channels, x, channels, layer.attention_norm.weight.data(), layer.attention_norm.bias.data(),
+  kernels_.layer_norm({y, y_stride, x, channels, layer.attention_norm.weight.data(), layer.attention_norm.bias.data(),
                        c.layer_norm_eps, rows, channels, x, channels});
 
   kernels_.quantize(x, channels, rows, 0.0f, mine.intermediate_in.view);
-  const int wide = c.intermediate_size / lanes_, narrow = channels / lanes_;
+  const int wide = c.intermediate_size / lanes_, narrow = channels / lanes_, wide_stride = row_stride(wide);
   for (int lane = 0; lane < lanes_; ++lane) {
     const auto panels_end = [&](const PackedLinear& linear, int end) {
       return lane + 1 == lanes_ ? linear.panel_count() : linear.panel_at(end);
     };
     kernels_.grouped_linear({&layer.intermediate.view(), &mine.intermediate_in.view,
                              layer.intermediate.panel_at(lane * wide), panels_end(layer.intermediate, (lane + 1) * wide), rows,
-                             mine.wide.data(), wide, lane * wide, activation_, mine.linear.data(), 0,
+                             mine.wide.data(), wide_stride, lane * wide, activation_, mine.linear.data(), 0,
                              layer.output.weights_of(layer.output.panel_at(lane * narrow))});
-    kernels_.quantize(mine.wide.data(), wide, rows, activation_floor(activation_), mine.intermediate_out.view);
+    kernels_.quantize(mine.wide.data(), wide_stride, rows, activation_floor(activation_), mine.intermediate_out.view);
     kernels_.grouped_linear({&layer.output.view(), &mine.intermediate_out.view, layer.output.panel_at(lane * narrow),
-                             panels_end(layer.output, (lane + 1) * narrow), rows, y, channels, 0, Activation::none,
+                             panels_end(layer.output, (lane + 1) * narrow), rows, y, y_stride, 0, Activation::none,
                              mine.linear.data(), lane * c.output_groups / lanes_,
                              lane + 1 == lanes_ ? nullptr : layer.intermediate.weights_of(layer.intermediate.panel_at((lane + 1) * wide))});
   }
-  kernels_.layer_norm({y, channels, x, channels, layer.feed_forward_norm.weight.data(), layer.feed_forward_norm.bias.data(),
+  kernels_.layer_norm({y, y_stride, x, channels, layer.feed_forward_norm.weight.data(), layer.feed_forward_norm.bias.data(),
                        c.layer_norm_eps, rows, channels, x, channels});
   if (last) return;
   for (int i = 0; i < 3; ++i)

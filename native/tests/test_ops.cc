@@ -20,7 +20,7 @@ struct Rows {
   Rows(int rows, int blocks, int block_size) {
     view.blocks = blocks;
     view.block_size = block_size;
-    view.block_stride = round_up(block_size, 16);
+    view.block_stride = round_up(block_size, kBlockMultiple);
     view.row_stride = static_cast<ptrdiff_t>(blocks) * view.block_stride;
     values.resize(static_cast<size_t>(rows * view.row_stride));
     const auto places = static_cast<size_t>(rows) * static_cast<size_t>(blocks);
@@ -128,8 +128,8 @@ void test_linear(const Kernels& kernels, std::mt19937& random) {
           Rows q(rows, s.groups * s.blocks, s.in / s.blocks);
           reference::quantize(x.data(), in, rows, asymmetric ? 0.1701f : 0.0f, q.view);
           Arena arena;
-          const PackedLinear plain(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, false, arena, panel_vectors);
-          const PackedLinear packed(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, kernels.plus128, arena, panel_vectors);
+          const PackedLinear plain(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, Packing{false}, arena, panel_vectors);
+          const PackedLinear packed(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, kernels.packing, arena, panel_vectors);
           const auto count = static_cast<size_t>(rows * out);
           std::vector<float> want(count), got(count, 7.0f);
           const size_t scratch_bytes = linear_scratch(packed.view(), s.groups, rows);

@@ -23,7 +23,7 @@ void test(const Kernels& kernels, std::mt19937& random) {
     for (const int rows : {1, 2, 3, 5, 6, 7, 15, 17, 33}) {
       const int out = s.groups * s.out, in = s.groups * s.in, blocks = s.groups * s.blocks;
       std::vector<int8_t> weight = draw_int8(random, static_cast<size_t>(out * s.in));
-      for (int8_t& w : weight) w = static_cast<int8_t>(kernels.plus128 ? -1 - (w & 126) : w & 127);
+      for (int8_t& w : weight) w = static_cast<int8_t>(kernels.packing.plus128 ? -1 - (w & 126) : w & 127);
       const std::vector<float> scale(static_cast<size_t>(out), 0.01f), bias = draw(random, static_cast<size_t>(out));
       const std::vector<float> x = draw(random, static_cast<size_t>(rows * in));
       const int stride = round_up(s.in / s.blocks, 16);
@@ -37,7 +37,7 @@ void test(const Kernels& kernels, std::mt19937& random) {
       reference::quantize(x.data(), in, rows, 0.0f, q);
       Arena arena;
       const PackedLinear plain(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, false, arena);
-      const PackedLinear packed(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, kernels.plus128, arena);
+      const PackedLinear packed(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, kernels.packing, arena);
       std::vector<float> want(static_cast<size_t>(rows * out)), got(want.size());
       AlignedBuffer<uint8_t> scratch(linear_scratch(packed.view(), s.groups, rows));
       reference::grouped_linear({&plain.view(), &q, 0, plain.panel_count(), rows, want.data(), out, 0, Activation::none, nullptr});

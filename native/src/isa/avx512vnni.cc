@@ -12,7 +12,7 @@ namespace sqb {
 
 extern const Kernels kAvx512Vnni;
 const Kernels kAvx512Vnni = {"avx512vnni",
-                             true,
+                             {true},
                              Driver<Avx512VnniTile>::linear,
                              quantize_rows,
                              AttentionDriver<Avx512VnniTile16>::run,

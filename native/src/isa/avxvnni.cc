@@ -12,7 +12,7 @@ namespace sqb {
 
 extern const Kernels kAvxVnni;
 const Kernels kAvxVnni = {"avxvnni",
-                         true,
+                         {true},
                          Driver<AvxVnniTile>::linear,
                          quantize_rows,
                          AttentionDriver<Avx2Tile16>::run,

@@ -12,7 +12,7 @@ namespace sqb {
 
 extern const Kernels kNeonDot;
 const Kernels kNeonDot = {"neondot",
-                         false,
+                         {false},
                          Driver<NeonDotTile>::linear,
                          quantize_rows,
                          AttentionDriver<NeonTile16>::run,

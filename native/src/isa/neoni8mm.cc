@@ -12,7 +12,7 @@ namespace sqb {
 
 extern const Kernels kNeonI8mm;
 const Kernels kNeonI8mm = {"neoni8mm",
-                         false,
+                         {false},
                          Driver<NeonI8mmTile>::linear,
                          quantize_rows,
                          AttentionDriver<NeonTile16>::run,

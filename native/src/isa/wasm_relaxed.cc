@@ -17,7 +17,7 @@ namespace {
 
 constexpr Kernels relaxed(const char* name, bool plus128) {
   return {name,
-          plus128,
+          {plus128},
           Driver<WasmRelaxedTile>::linear,
           quantize_rows,
           AttentionDriver<WasmTile16>::run,

@@ -11,7 +11,8 @@
 // channels k, four bytes per output channel:
 //     [panel][block][k / 4][vectors * 16][4]       missing channels are zero weights
 // Kernels for unsigned-by-signed instructions (vpdpbusd) store w + 128 and start sums at -128 * sum(q); the others
-// store w. No sum leaves int32: |q| <= 127 and |w| <= 127 over at most 65,536 channels.
+// store w. A set may ask for blocks of more than a multiple of four channels: zero weights meet the zeros between
+// block_size and block_stride of the activations (ops/quantize.h). No sum leaves int32: |q| <= 127 and |w| <= 127 over at most 65,536 channels.
 #pragma once
 
 #include <cstddef>
@@ -35,6 +36,12 @@ struct Panel {
   size_t offset;  // into data
 };
 
+// How an instruction set wants its weights.
+struct Packing {
+  bool plus128;        // with 128 added
+  int multiple = 4;    // a block's channels are padded with zero weights to a multiple of this: 4 .. kBlockMultiple
+};
+
 // What kernels read: plain pointers, since a kernel's file is compiled for its own instruction set and must not emit
 // shared inline functions.
 struct LinearWeights {
@@ -42,7 +49,7 @@ struct LinearWeights {
   int in = 0;            // channels of one group
   int out = 0;           // of one group
   int blocks = 1;        // quantisation blocks of one group
-  int block_padded = 0;  // channels of a block, up to a multiple of 4
+  int block_padded = 0;  // channels of a block, up to a multiple of Packing::multiple
   bool plus128 = false;
   const Panel* panels = nullptr;  // in order of output channels
   const uint8_t* data = nullptr;
@@ -57,7 +64,7 @@ class PackedLinear {
   // The packed weights lie in the arena, which must outlive this.
   // weight[groups * out][in] (row-major int8), scale and bias [groups * out]; panel_vectors: 1..4.
   PackedLinear(const int8_t* weight, const float* scale, const float* bias, int groups, int in, int out, int blocks,
-               bool plus128, Arena& arena, int panel_vectors = kPanelVectors);
+               Packing packing, Arena& arena, int panel_vectors = kPanelVectors);
 
   const LinearWeights& view() const { return view_; }
   int panel_count() const { return static_cast<int>(panels_.size()); }

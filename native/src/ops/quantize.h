@@ -23,6 +23,7 @@
 namespace sqb {
 
 constexpr int kMostWide = 12;
+constexpr int kBlockMultiple = 64;
 
 struct Wide {
   int32_t place;   // channel within the block
@@ -30,7 +31,7 @@ struct Wide {
 };
 
 // Rows of quantised activations. Block b of row r starts at values + r * row_stride + b * block_stride; the bytes from
-// block_size to block_stride are zero.
+// block_size to block_stride, a multiple of kBlockMultiple, are zero.
 struct Quantized {
   int8_t* values = nullptr;
   float* scale = nullptr;         // [rows][blocks]
@@ -54,6 +55,10 @@ struct Quantized {
     return q;
   }
 };
+
+// Bytes from one row to the next that hold `bytes`: an odd number of cache lines, so that rows that pass by together do
+// not crowd a few sets of the cache.
+inline int odd_lines(int bytes) { return ((bytes + 63) / 64 | 1) * 64; }
 
 inline int round_up(int n, int multiple) { return (n + multiple - 1) / multiple * multiple; }
 

@@ -14,6 +14,66 @@ namespace {
 
 constexpr int kQueryRows = 6;
 
+inline F32x16 load_at(const float* x, int i, int n) { return n - i >= 16 ? load(x + i) : load_first(x + i, n - i); }
+
+inline float largest_abs(const float* x, int n) {
+  F32x16 top = set1(0.0f);
+  for (int i = 0; i < n; i += 16) top = max(abs(load_at(x, i, n)), top);
+  return largest(top);
+}
+
+// R rows of scores become e, and `factor` what makes 32767 times probabilities of them. Several rows at a time, since one
+// row's maximum and sum wait for one another.
+template <int R>
+inline void exponentials(float* scores, ptrdiff_t stride, int tokens, float (&factor)[R]) {
+  const int whole = tokens / 16 * 16, tail = tokens - whole;
+  F32x16 top[R], total[R];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+    top[r] = set1(-3.0e38f);
+    total[r] = set1(0.0f);
+  }
+  for (int i = 0; i < whole; i += 16)
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) top[r] = max(load(scores + r * stride + i), top[r]);
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+    if (tail) top[r] = max(fill_beyond(load(scores + r * stride + whole), tail, -3.0e38f), top[r]);
+    top[r] = set1(largest(top[r]));
+  }
+  for (int i = 0; i < whole; i += 16)
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) {
+      const F32x16 e = exp2_inside(max(load(scores + r * stride + i) - top[r], set1(-125.0f)));
+      total[r] = total[r] + e;
+      store(scores + r * stride + i, e);
+    }
+  if (tail)
+    for (int r = 0; r < R; ++r) {
+      const F32x16 e = fill_beyond(exp2_inside(max(load(scores + r * stride + whole) - top[r], set1(-125.0f))), tail, 0.0f);
+      total[r] = total[r] + e;
+      store(scores + r * stride + whole, e);
+    }
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) factor[r] = 32767.0f / sum(total[r]);
+}
+
+// Rows of scores become e; write(r, factor) takes row r from there.
+template <class Write>
+inline void softmax(float* scores, ptrdiff_t stride, int rows, int tokens, Write&& write) {
+  int r = 0;
+  for (; r + 3 <= rows; r += 3) {
+    float factor[3];
+    exponentials(scores + r * stride, stride, tokens, factor);
+    for (int i = 0; i < 3; ++i) write(r + i, factor[i]);
+  }
+  for (; r < rows; ++r) {
+    float factor[1];
+    exponentials(scores + r * stride, stride, tokens, factor);
+    write(r, factor[0]);
+  }
+}
+
 // Tile::sums16<rows, vectors>(a, a_stride, b, steps, sums): sums[r * vectors * 16 + c] = sum over `steps` pairs of a[r] and b.
 template <class Tile>
 struct AttentionDriver {
@@ -83,14 +143,6 @@ struct AttentionDriver {
                             int row_step, const float* column_scale, float* y, ptrdiff_t y_stride, int valid, int32_t* sums);
   static ScaledFn choose_scaled(int vectors) {
     return vectors == 4 ? scaled<4> : vectors == 3 ? scaled<3> : vectors == 2 ? scaled<2> : scaled<1>;
-  }
-
-  static F32x16 load_at(const float* x, int i, int n) { return n - i >= 16 ? load(x + i) : load_first(x + i, n - i); }
-
-  static float largest_abs(const float* x, int n) {
-    F32x16 top = set1(0.0f);
-    for (int i = 0; i < n; i += 16) top = max(abs(load_at(x, i, n)), top);
-    return largest(top);
   }
 
   // rint(x * inverse) for n values; up to the next multiple of 16, zeros.
@@ -171,7 +223,10 @@ struct AttentionDriver {
                                   keys + static_cast<ptrdiff_t>(panel) * 2 * padded_pairs, size_pairs, query_scale + first, 1,
                                   key_scale + panel, scores + panel, padded_tokens, width, sums);
       }
-      for (int r = 0; r < rows; ++r) softmax(scores + r * padded_tokens, tokens, probabilities + r * (padded_tokens + 16));
+      softmax(scores, padded_tokens, rows, tokens, [&](int r, float factor) {
+        for (int i = 0; i < tokens; i += 16)
+          store_int16(probabilities + r * (padded_tokens + 16) + i, load(scores + r * padded_tokens + i) * set1(factor));
+      });
       for (int panel = 0; panel < padded_size; panel += 64) {
         const int width = padded_size - panel < 64 ? padded_size - panel : 64;
         choose_scaled(width / 16)(rows, probabilities, padded_tokens + 16,
@@ -180,27 +235,6 @@ struct AttentionDriver {
       }
       first += rows;
     }
-  }
-
-  static void softmax(float* scores, int tokens, int16_t* probabilities) {
-    const int whole = tokens / 16 * 16, tail = tokens - whole;
-    F32x16 top16 = set1(-3.0e38f);
-    for (int i = 0; i < whole; i += 16) top16 = max(load(scores + i), top16);
-    if (tail) top16 = max(fill_beyond(load(scores + whole), tail, -3.0e38f), top16);
-    const F32x16 top = set1(largest(top16));
-    F32x16 total = set1(0.0f);
-    for (int i = 0; i < whole; i += 16) {
-      const F32x16 e = exp2_inside(max(load(scores + i) - top, set1(-125.0f)));
-      total = total + e;
-      store(scores + i, e);
-    }
-    if (tail) {
-      const F32x16 e = fill_beyond(exp2_inside(max(load(scores + whole) - top, set1(-125.0f))), tail, 0.0f);
-      total = total + e;
-      store(scores + whole, e);
-    }
-    const F32x16 factor = set1(32767.0f / sum(total));
-    for (int i = 0; i < tokens; i += 16) store_int16(probabilities + i, load(scores + i) * factor);
   }
 };
 

@@ -64,7 +64,7 @@ struct Driver {
     for (int r = 0; r < rows; ++r) {
       const F32x16 x_scale = set1(*x_scale_at);
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) follow<ending>(F32x16{Tile::to_float(c[r][v])}, x_scale, then.zero + r * then.x_step, then, v, y);
+      for (int v = 0; v < vectors; ++v) follow<ending>(F32x16{Tile::to_float(c[r][v])}, x_scale, then.zero + r * then.x_step, channels_of<ending>(then, v), y + 16 * v);
       x_scale_at += then.x_step;
       y += then.y_stride;
     }

@@ -48,19 +48,66 @@ inline Ending ending_of(const LinearCall& call, int block, bool has_zero) {
   return call.activation == Activation::none ? Ending::plain : call.activation == Activation::gelu ? Ending::gelu : Ending::separate;
 }
 
-// Sixteen sums of one row on their way to y, vector v of the panel.
+// What sixteen output channels, vector v of the panel, bring along; only what the ending reads.
+struct Channels {
+  F32x16 scale, bias, sum;
+};
 template <Ending ending>
-[[gnu::always_inline]] inline void follow(F32x16 t, F32x16 x_scale, const int32_t* zero, const Following& then, int v, float* y) {
+[[gnu::always_inline]] inline Channels channels_of(const Following& then, int v) {
+  Channels c;
+  if constexpr (ending != Ending::first && ending != Ending::middle) {
+    c.scale = load(then.w_scale + 16 * v);
+    c.bias = load(then.bias + 16 * v);
+  }
+  if constexpr (ending == Ending::zero) c.sum = load(then.w_sum + 16 * v);
+  return c;
+}
+
+// Sixteen sums of one row on their way to y.
+template <Ending ending>
+[[gnu::always_inline]] inline void follow(F32x16 t, F32x16 x_scale, const int32_t* zero, const Channels& channels, float* y) {
   // fma(0, w_sum, t) is t: the zero point may be left out where there is none.
-  if constexpr (ending == Ending::zero) t = fma(set1(static_cast<float>(*zero)), load(then.w_sum + 16 * v), t);
+  if constexpr (ending == Ending::zero) t = fma(set1(static_cast<float>(*zero)), channels.sum, t);
   if constexpr (ending == Ending::middle || ending == Ending::last)
-    t = fma(t, x_scale, load(y + 16 * v));
+    t = fma(t, x_scale, load(y));
   else
     t = t * x_scale;
-  if constexpr (ending != Ending::first && ending != Ending::middle)
-    t = fma(t, load(then.w_scale + 16 * v), load(then.bias + 16 * v));
+  if constexpr (ending != Ending::first && ending != Ending::middle) t = fma(t, channels.scale, channels.bias);
   if constexpr (ending == Ending::gelu) t = gelu(t);
-  store(y + 16 * v, t);
+  store(y, t);
+}
+
+// Sums of `rows` rows by whole vectors of output channels on their way to y. sums: [rows][vectors * 16].
+using FollowFn = void (*)(const int32_t* sums, int rows, const Following& then);
+template <Ending ending, int vectors>
+inline void follow_rows(const int32_t* sums, int rows, const Following& then) {
+  for (int v = 0; v < vectors; ++v) {
+    const Channels channels = channels_of<ending>(then, v);
+    const float* x_scale = then.x_scale;
+    const int32_t* zero = then.zero;
+    const ptrdiff_t x_step = then.x_step, y_stride = then.y_stride;
+    float* y = then.y + 16 * v;
+    for (int r = 0; r < rows; ++r) {
+      follow<ending>(load_int32(sums + (r * vectors + v) * 16), set1(*x_scale), zero, channels, y);
+      x_scale += x_step;
+      zero += x_step;
+      y += y_stride;
+    }
+  }
+}
+// Null: separate.
+template <int vectors>
+inline FollowFn choose_follow(Ending ending) {
+  switch (ending) {
+    case Ending::plain: return follow_rows<Ending::plain, vectors>;
+    case Ending::gelu: return follow_rows<Ending::gelu, vectors>;
+    case Ending::zero: return follow_rows<Ending::zero, vectors>;
+    case Ending::first: return follow_rows<Ending::first, vectors>;
+    case Ending::middle: return follow_rows<Ending::middle, vectors>;
+    case Ending::last: return follow_rows<Ending::last, vectors>;
+    case Ending::separate: break;
+  }
+  return nullptr;
 }
 
 // What wide entries add to the sums of one row, over `width` output channels of a block b; see ops/quantize.h. quad_step:

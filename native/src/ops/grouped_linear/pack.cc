@@ -5,9 +5,9 @@
 namespace sqb {
 
 PackedLinear::PackedLinear(const int8_t* weight, const float* scale, const float* bias, int groups, int in, int out,
-                           int blocks, bool plus128, Arena& arena, int panel_vectors) {
+                           int blocks, Packing packing, Arena& arena, int panel_vectors) {
   const int block_size = in / blocks;
-  const int padded = round_up(block_size, 4);
+  const int padded = round_up(block_size, packing.multiple);
   size_t bytes = 0;
   for (int g = 0; g < groups; ++g)
     for (int c = 0; c < out; c += 16 * panel_vectors) {
@@ -20,7 +20,7 @@ PackedLinear::PackedLinear(const int8_t* weight, const float* scale, const float
   scale_ = AlignedBuffer<float>(panels_.size() * 64);
   bias_ = AlignedBuffer<float>(panels_.size() * 64);
   sums_ = AlignedBuffer<float>(panels_.size() * blocks * 64);
-  const int offset = plus128 ? 128 : 0;
+  const int offset = packing.plus128 ? 128 : 0;
   std::memset(data, offset, bytes);
   for (size_t p = 0; p < panels_.size(); ++p) {
     const Panel& panel = panels_[p];
@@ -41,7 +41,7 @@ PackedLinear::PackedLinear(const int8_t* weight, const float* scale, const float
       }
     }
   }
-  view_ = {groups, in, out, blocks, padded, plus128, panels_.data(), data, scale_.data(), bias_.data(), sums_.data()};
+  view_ = {groups, in, out, blocks, padded, packing.plus128, panels_.data(), data, scale_.data(), bias_.data(), sums_.data()};
 }
 
 size_t linear_scratch(const LinearWeights& weights, int groups, int rows) {

@@ -28,28 +28,6 @@ struct WideningDriver {
     return nullptr;
   }
 
-  // Sums of `rows` rows by sixteen output channels on their way to y.
-  using FollowFn = void (*)(const int32_t* sums, int rows, const Following& then);
-  template <Ending ending>
-  static void follow_rows(const int32_t* sums, int rows, const Following& then) {
-    for (int r = 0; r < rows; ++r)
-      follow<ending>(load_int32(sums + r * 16), set1(then.x_scale[r * then.x_step]), then.zero + r * then.x_step, then, 0,
-                     then.y + r * then.y_stride);
-  }
-  // Null: separate.
-  static FollowFn choose_follow(Ending ending) {
-    switch (ending) {
-      case Ending::plain: return follow_rows<Ending::plain>;
-      case Ending::gelu: return follow_rows<Ending::gelu>;
-      case Ending::zero: return follow_rows<Ending::zero>;
-      case Ending::first: return follow_rows<Ending::first>;
-      case Ending::middle: return follow_rows<Ending::middle>;
-      case Ending::last: return follow_rows<Ending::last>;
-      case Ending::separate: break;
-    }
-    return nullptr;
-  }
-
   template <Activation activation>
   static void run(const LinearCall& call) {
     const LinearWeights& w = *call.weights;
@@ -89,7 +67,7 @@ struct WideningDriver {
         const int x_block = (panel.group - call.x_first_group) * w.blocks + block;
         const int16_t* a = activations + static_cast<ptrdiff_t>(x_block - first_block) * padded;
         const uint8_t* base = w.data + panel.offset + block * steps * b_step;
-        const FollowFn follow_fn = choose_follow(ending_of(call, block, has_zero));
+        const FollowFn follow_fn = choose_follow<1>(ending_of(call, block, has_zero));
         for (int v = 0; v < panel.vectors; ++v) {
           const bool whole = panel.columns >= 16 * (v + 1);
           const uint8_t* b = base + 64 * v;

@@ -7,77 +7,115 @@
 namespace sqb {
 namespace {
 
-template <bool symmetric>
-inline void quantize_block(const float* x, int n, float floor, int8_t* q, int stride, float& scale, int32_t& zero,
-                           int32_t& sum_out, int32_t& wide_count, Wide* wide) {
-  const int whole = n / 16 * 16;
-  F32x16 top16 = set1(0.0f), sum16 = set1(0.0f);
-  const auto look = [&](F32x16 v) {
+// R blocks, places place .. place + R of `out`, at a time, since one block's sums wait for one another.
+template <bool symmetric, int R>
+inline void quantize_blocks(const float* const (&x)[R], float floor, const Quantized& out, int8_t* const (&q)[R], ptrdiff_t place) {
+  const int n = out.block_size, whole = n / 16 * 16;
+  F32x16 top16[R], sum16[R];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) top16[r] = sum16[r] = set1(0.0f);
+  const auto look = [&](int r, F32x16 v) {
     const F32x16 a = abs(v);
-    sum16 = sum16 + a;
-    top16 = max(symmetric ? a : v, top16);
+    sum16[r] = sum16[r] + a;
+    top16[r] = max(symmetric ? a : v, top16[r]);
   };
-  for (int i = 0; i < whole; i += 16) look(load(x + i));
-  if (whole < n) look(load_first(x + whole, n - whole));
-  float top = largest(top16);
-  const float limit = sum(sum16) * ((n > 192 ? static_cast<float>(n) / 12.0f : 16.0f) / static_cast<float>(n));
-  const bool has_wide = top > limit;
-  if (has_wide) {
-    F32x16 rest = set1(0.0f);
-    const auto look_again = [&](F32x16 v) { rest = max(zero_above(symmetric ? abs(v) : v, set1(limit)), rest); };
-    for (int i = 0; i < whole; i += 16) look_again(load(x + i));
-    if (whole < n) look_again(load_first(x + whole, n - whole));
-    const float least = top * (1.0f / 4096.0f), found = largest(rest);
-    top = found > least ? found : least;
-  }
-  const float range = top + floor;
+  for (int i = 0; i < whole; i += 16)
+#pragma GCC unroll 4
+    for (int r = 0; r < R; ++r) look(r, load(x[r] + i));
+  if (whole < n)
+    for (int r = 0; r < R; ++r) look(r, load_first(x[r] + whole, n - whole));
+
   const float levels = symmetric ? 127.0f : 252.0f;
-  const bool empty = !(range > 1e-30f);
-  const float inverse = empty ? 0.0f : levels / range;
-  const float below = symmetric ? 0.0f : std::ceil(floor * inverse);
-  const float shift = symmetric || empty ? 0.0f : below - 127.0f;
-  scale = empty ? 0.0f : range / levels;
-  zero = static_cast<int32_t>(-shift);
-  wide_count = 0;
-  F32x16 total = set1(0.0f);
-  if (!has_wide) {
-    // |x * inverse| rounds to 127 at most: nothing to hold back.
-    for (int i = 0; i < whole; i += 16) {
-      F32x16 v = round(load(x + i) * set1(inverse));
-      if constexpr (!symmetric) v = v + set1(shift);
-      total = total + v;
-      store_int8(q + i, v);
+  float inverse[R], shift[R];
+  bool has_wide[R], any_wide = false;
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) {
+    float top = largest(top16[r]);
+    const float limit = sum(sum16[r]) * ((n > 192 ? static_cast<float>(n) / 12.0f : 16.0f) / static_cast<float>(n));
+    has_wide[r] = top > limit;
+    any_wide |= has_wide[r];
+    if (has_wide[r]) {
+      F32x16 rest = set1(0.0f);
+      const auto look_again = [&](F32x16 v) { rest = max(zero_above(symmetric ? abs(v) : v, set1(limit)), rest); };
+      for (int i = 0; i < whole; i += 16) look_again(load(x[r] + i));
+      if (whole < n) look_again(load_first(x[r] + whole, n - whole));
+      const float least = top * (1.0f / 4096.0f), found = largest(rest);
+      top = found > least ? found : least;
     }
+    const float range = top + floor;
+    const bool empty = !(range > 1e-30f);
+    inverse[r] = empty ? 0.0f : levels / range;
+    const float below = symmetric ? 0.0f : std::ceil(floor * inverse[r]);
+    shift[r] = symmetric || empty ? 0.0f : below - 127.0f;
+    out.scale[place + r] = empty ? 0.0f : range / levels;
+    out.zero[place + r] = static_cast<int32_t>(-shift[r]);
+    out.wide_count[place + r] = 0;
   }
-  for (int i = has_wide ? 0 : whole; i < stride; i += 16) {
-    const int left = n - i;
-    F32x16 v = left >= 16 ? load(x + i) : left > 0 ? load_first(x + i, left) : set1(0.0f);
-    v = round(v * set1(inverse)) + set1(shift);
-    if (left < 16) v = fill_beyond(v, left > 0 ? left : 0, 0.0f);
-    const F32x16 clamped = max(min(v, set1(127.0f)), set1(-127.0f));
-    total = total + clamped;
-    store_int8(q + i, clamped);
-    if (has_wide) {
-      float all[16];
-      store(all, v);
-      for (int j = 0; j < 16; ++j) {
-        const float excess = all[j] > 127.0f ? all[j] - 127.0f : all[j] < -127.0f ? all[j] + 127.0f : 0.0f;
-        if (excess != 0.0f && wide_count < kMostWide) wide[wide_count++] = {i + j, static_cast<int32_t>(excess)};
+
+  F32x16 total[R];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) total[r] = set1(0.0f);
+  if (!any_wide) {
+    // |x * inverse| rounds to 127 at most: nothing to hold back.
+    for (int i = 0; i < whole; i += 16)
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) {
+        F32x16 v = round(load(x[r] + i) * set1(inverse[r]));
+        if constexpr (!symmetric) v = v + set1(shift[r]);
+        total[r] = total[r] + v;
+        store_int8(q[r] + i, v);
+      }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int i = any_wide ? 0 : whole; i < out.block_stride; i += 16) {
+      const int left = n - i;
+      F32x16 v = left >= 16 ? load(x[r] + i) : left > 0 ? load_first(x[r] + i, left) : set1(0.0f);
+      v = round(v * set1(inverse[r])) + set1(shift[r]);
+      if (left < 16) v = fill_beyond(v, left > 0 ? left : 0, 0.0f);
+      const F32x16 clamped = max(min(v, set1(127.0f)), set1(-127.0f));
+      total[r] = total[r] + clamped;
+      store_int8(q[r] + i, clamped);
+      if (has_wide[r]) {
+        float all[16];
+        store(all, v);
+        int32_t& count = out.wide_count[place + r];
+        for (int j = 0; j < 16; ++j) {
+          const float excess = all[j] > 127.0f ? all[j] - 127.0f : all[j] < -127.0f ? all[j] + 127.0f : 0.0f;
+          if (excess != 0.0f && count < kMostWide) out.wide[(place + r) * kMostWide + count++] = {i + j, static_cast<int32_t>(excess)};
+        }
       }
     }
+    out.sum[place + r] = static_cast<int32_t>(sum(total[r]));
   }
-  sum_out = static_cast<int32_t>(sum(total));
+}
+
+template <bool symmetric>
+inline void quantize_places(const float* x, ptrdiff_t x_stride, int rows, float floor, const Quantized& out) {
+  constexpr int kTogether = 4;
+  const ptrdiff_t places = static_cast<ptrdiff_t>(rows) * out.blocks;
+  const float* from[kTogether];
+  int8_t* to[kTogether];
+  const auto find = [&](ptrdiff_t place, int i) {
+    const ptrdiff_t row = place / out.blocks, block = place % out.blocks;
+    from[i] = x + row * x_stride + block * out.block_size;
+    to[i] = out.values + row * out.row_stride + block * out.block_stride;
+  };
+  ptrdiff_t place = 0;
+  for (; place + kTogether <= places; place += kTogether) {
+    for (int i = 0; i < kTogether; ++i) find(place + i, i);
+    quantize_blocks<symmetric, kTogether>(from, floor, out, to, place);
+  }
+  for (; place < places; ++place) {
+    find(place, 0);
+    quantize_blocks<symmetric, 1>({from[0]}, floor, out, {to[0]}, place);
+  }
 }
 
 inline void quantize_rows(const float* x, ptrdiff_t x_stride, int rows, float floor, const Quantized& out) {
-  const auto block = floor == 0.0f ? quantize_block<true> : quantize_block<false>;
-  for (int r = 0; r < rows; ++r)
-    for (int b = 0; b < out.blocks; ++b) {
-      const ptrdiff_t place = static_cast<ptrdiff_t>(r) * out.blocks + b;
-      block(x + r * x_stride + static_cast<ptrdiff_t>(b) * out.block_size, out.block_size, floor,
-            out.values + r * out.row_stride + static_cast<ptrdiff_t>(b) * out.block_stride, out.block_stride,
-            out.scale[place], out.zero[place], out.sum[place], out.wide_count[place], out.wide + place * kMostWide);
-    }
+  if (floor == 0.0f)
+    quantize_places<true>(x, x_stride, rows, floor, out);
+  else
+    quantize_places<false>(x, x_stride, rows, floor, out);
 }
 
 }  // namespace
