@@ -36,7 +36,7 @@ void test(const Kernels& kernels, std::mt19937& random) {
                         blocks, s.in / s.blocks, stride, static_cast<ptrdiff_t>(blocks) * stride};
       reference::quantize(x.data(), in, rows, 0.0f, q);
       Arena arena;
-      const PackedLinear plain(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, false, arena);
+      const PackedLinear plain(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, Packing{false}, arena);
       const PackedLinear packed(weight.data(), scale.data(), bias.data(), s.groups, s.in, s.out, s.blocks, kernels.packing, arena);
       std::vector<float> want(static_cast<size_t>(rows * out)), got(want.size());
       AlignedBuffer<uint8_t> scratch(linear_scratch(packed.view(), s.groups, rows));
