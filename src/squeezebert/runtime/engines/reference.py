@@ -192,8 +192,9 @@ class ReferenceModel:
             gaps_M: Places whose ``vocabulary`` scores are wanted of a masked language model.
 
         Returns:
-            ``hidden`` ``[T, C]``; ``pooled`` ``[C]``, ``logits`` ``[K]`` (token classification: ``[T, K]``) and
-            ``vocabulary`` ``[M, V]`` where the model has them.
+            ``hidden`` ``[T, C]``; ``hidden_states`` ``[L + 1, T, C]``, that of the embeddings first; ``pooled``
+            ``[C]``, ``logits`` ``[K]`` (token classification: ``[T, K]``) and ``vocabulary`` ``[M, V]`` where the
+            model has them.
         """
         config, tensors = self.config, self.tensors
         types = np.zeros_like(ids_T) if types_T is None else types_T
@@ -204,9 +205,11 @@ class ReferenceModel:
         )
         x = (word + position + tensors["embeddings.token_type.weight"][types]).astype(np.float32)
         x = self._norm("embeddings.norm", x)
+        states = [x]
         for number in range(config["num_hidden_layers"]):
             x = self._layer(f"layers.{number}", x)
-        results = {"hidden": x}
+            states.append(x)
+        results = {"hidden": x, "hidden_states": np.stack(states)}
         if "pooler.dense.weight" in tensors:
             results["pooled"] = self._linear("pooler.dense", quantize(x[:1], 1), 1, "tanh")[0]
         if "classifier.weight" in tensors:
