@@ -86,7 +86,7 @@ def main() -> None:
     body = harness.markdown_table(["model", "task", "metric", "fp32", "int8", "equal labels", "logits differ by"], rows)
     depth = max(map(len, layers))
     header = ["model", "task", "embeddings", *(f"layer {n}" for n in range(1, depth - 2))]
-    body += f"\nError of each layer's output, % of its size, over {EXAMPLES} examples:\n\n"
+    body += f"\n\nError of each layer's output, % of its size, over {EXAMPLES} examples:\n\n"
     body += harness.markdown_table(header, [row + [""] * (depth - len(row)) for row in layers])
     harness.write_results("engine_accuracy", "int8 by the native engine beside fp32 by torch", body, data, ["torch"])
 
