@@ -200,7 +200,7 @@ void whole(const std::string& folder, int threads, const Kernels& kernels, const
 int main(int argc, char** argv) {
   const bool model = argc > 2;
   const int name = model ? 3 : 1;
-  const Kernels* kernels = argc > name ? find_kernels(argv[name]) : available_kernels().front();
+  const Kernels* kernels = argc > name ? find_kernels(argv[name]) : &best_kernels();
   if (kernels == nullptr) return std::fprintf(stderr, "%s cannot run here\n", argv[name]), 2;
   try {
     if (model)

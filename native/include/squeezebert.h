@@ -53,7 +53,8 @@ typedef struct {
 
 /* Load an exported folder (config.json, model.safetensors). threads: 0 for one per usable core. instruction_set: NULL
  * for the best of this machine, or a name of sqb_instruction_sets(). engine: NULL after a failure. The files stay mapped:
- * replace a folder in use by renaming, never write into its files. */
+ * replace a folder in use by renaming, never write into its files. On Linux, "amx" asks for the process's right to AMX
+ * tiles, after which sigaltstack refuses stacks that are too small to hold them (8 KB); name another set to keep from it. */
 SQB_EXPORT int sqb_load(const char* folder, int32_t threads, const char* instruction_set, sqb_engine** engine, char* error,
                         size_t error_size);
 

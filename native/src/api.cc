@@ -49,8 +49,7 @@ int usable_cores() {
 }
 
 sqb_engine* make(sqb::Artifact artifact, int32_t threads, const char* instruction_set) {
-  const sqb::Kernels* kernels = sqb::available_kernels().front();
-  if (instruction_set != nullptr) kernels = sqb::find_kernels(instruction_set);
+  const sqb::Kernels* kernels = instruction_set == nullptr ? &sqb::best_kernels() : sqb::find_kernels(instruction_set);
   if (kernels == nullptr)
     throw sqb::InputError(std::string("instruction set ") + instruction_set + " cannot run here; choose of " +
                           sqb_instruction_sets());

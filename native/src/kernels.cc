@@ -30,15 +30,26 @@ bool has_avxvnni() {
   return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 4 & 1) != 0;
 }
 
-// Whether this process may use AMX's int8 tiles. Linux gives a thread's eight kilobytes of tiles to those who ask, for
-// all threads of the process.
+constexpr long kTileData = 18;  // XFEATURE_XTILEDATA
+
+// Whether processor and system have AMX's int8 tiles.
 bool has_amx() {
 #if defined(__linux__)
   constexpr unsigned tile = 1u << 24, int8 = 1u << 25;  // of edx
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & (tile | int8)) != (tile | int8)) return false;
-  constexpr long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  return ::syscall(SYS_arch_prctl, request, tile_data) == 0;
+  constexpr long supported = 0x1021;  // ARCH_GET_XCOMP_SUPP
+  uint64_t features = 0;
+  return ::syscall(SYS_arch_prctl, supported, &features) == 0 && (features >> kTileData & 1) != 0;
+#else
+  return false;
+#endif
+}
+
+bool request_tiles() {
+#if defined(__linux__)
+  constexpr long request = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  return ::syscall(SYS_arch_prctl, request, kTileData) == 0;
 #else
   return false;
 #endif
@@ -100,9 +111,23 @@ const std::vector<const Kernels*>& available_kernels() {
   return all;
 }
 
+bool enable(const Kernels& kernels) {
+#if SQB_X86
+  if (&kernels == &kAmx) return request_tiles();
+#endif
+  (void)kernels;
+  return true;
+}
+
+const Kernels& best_kernels() {
+  for (const Kernels* kernels : available_kernels())
+    if (enable(*kernels)) return *kernels;
+  return kReference;
+}
+
 const Kernels* find_kernels(const std::string& name) {
   for (const Kernels* kernels : available_kernels())
-    if (name == kernels->name) return kernels;
+    if (name == kernels->name && enable(*kernels)) return kernels;
   return nullptr;
 }
 

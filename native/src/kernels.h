@@ -22,10 +22,18 @@ struct Kernels {
   EmbeddingFn* embedding;
 };
 
-// Those that can run here, best first; the last is the reference.
+// Those that can run here, best first; the last is the reference. enable() comes before their use.
 const std::vector<const Kernels*>& available_kernels();
 
-// By name; null: not known, or not runnable here.
+// Asks the system for what a set needs; false: it refuses. AMX: its tiles, for all threads of the process and for good,
+// which Linux refuses where a thread has a stack for signals that is too small to hold them, and from then on refuses such
+// stacks.
+bool enable(const Kernels& kernels);
+
+// The best that can run here, enabled.
+const Kernels& best_kernels();
+
+// By name, enabled; null: not known, not runnable here, or refused.
 const Kernels* find_kernels(const std::string& name);
 
 }  // namespace sqb

@@ -44,7 +44,7 @@ class Workspace;
 
 class Model {
  public:
-  // kernels: one of available_kernels(). threads: at least 1.
+  // kernels: one of available_kernels(), enabled. threads: at least 1.
   Model(Artifact artifact, const Kernels& kernels, int threads);
   ~Model();
 

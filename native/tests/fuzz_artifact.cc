@@ -25,7 +25,7 @@ void try_load(const std::string& config, const std::string& tensors) {
   try {
     Model model(Artifact::parse(Bytes::borrow(config_copy.data(), config_copy.size()),
                                 Bytes::borrow(tensors_copy.data(), tensors_copy.size()), "fuzz"),
-                *available_kernels().front(), 1);
+                best_kernels(), 1);
     const Config& c = model.config();
     const std::vector<int32_t> lengths = {1, std::min(3, c.max_positions)};
     const std::vector<int32_t> ids = {0, c.vocab_size - 1, 0, c.vocab_size / 2};

@@ -16,7 +16,7 @@ std::string try_load(const std::string& config, const std::string& tensors, size
   try {
     Model model(Artifact::parse(Bytes::borrow(config_copy.data(), config_copy.size()),
                                 Bytes::borrow(tensors_copy.data() + shift, tensors.size()), "test"),
-                *available_kernels().front(), 1);
+                best_kernels(), 1);
     return "";
   } catch (const InputError& error) {
     return error.what();

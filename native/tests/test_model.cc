@@ -52,6 +52,7 @@ void test_equal(const Sizes& sizes, const char* name) {
   const Files files = synthetic(sizes);
   const Texts texts(token_counts, sizes.vocabulary);
   const auto& all = available_kernels();
+  for (const Kernels* kernels : all) CHECK(enable(*kernels), "%s is refused", kernels->name);
   const auto reference = load(files, *all.back(), 1);
   const Result want = run(*reference, texts.ids.data(), texts.types.data(), texts.lengths);
   for (const float v : want.hidden) CHECK(std::isfinite(v), "%s: not finite", name);
@@ -99,6 +100,7 @@ void test_masked() {
   const auto tokens = static_cast<int32_t>(texts.ids.size());
   const std::vector<int32_t> positions = {tokens - 1, 0, 4, 5, tokens / 2, tokens - 9, 0};
   const auto& all = available_kernels();
+  for (const Kernels* kernels : all) CHECK(enable(*kernels), "%s is refused", kernels->name);
   const std::vector<float> want = run_masked(*load(files, *all.back(), 1), texts, positions);
   const size_t words = static_cast<size_t>(sizes.vocabulary);
   for (size_t i = 0; i < want.size(); ++i)
@@ -131,7 +133,7 @@ void test_masked() {
 void test_callers() {
   const Sizes sizes;
   const Files files = synthetic(sizes);
-  const auto model = load(files, *available_kernels().front(), 2);
+  const auto model = load(files, best_kernels(), 2);
   const Texts texts({3, 40, 17, 128}, sizes.vocabulary);
   const Result want = run(*model, texts.ids.data(), texts.types.data(), texts.lengths);
   std::vector<std::thread> callers;
@@ -149,7 +151,7 @@ void test_callers() {
 void test_forked() {
   const Sizes sizes;
   const Files files = synthetic(sizes);
-  auto model = load(files, *available_kernels().front(), 3);
+  auto model = load(files, best_kernels(), 3);
   const Texts texts({3, 40, 17}, sizes.vocabulary);
   const Result want = run(*model, texts.ids.data(), texts.types.data(), texts.lengths);
   const pid_t child = fork();
@@ -177,7 +179,7 @@ void expect_error(Model& model, const std::vector<int32_t>& ids, const std::vect
 }
 
 void test_errors() {
-  const auto model = load(synthetic({}), *available_kernels().front(), 1);
+  const auto model = load(synthetic({}), best_kernels(), 1);
   expect_error(*model, {1}, {0}, "has 0 tokens");
   expect_error(*model, {1}, {-4}, "has -4 tokens");
   expect_error(*model, {1}, {531}, "has 531 tokens");

@@ -12,7 +12,7 @@ namespace sqb {
 
 extern const Kernels kAvx2;
 const Kernels kAvx2 = {"avx2",
-                         {true},
+                         {true, 4, true},
                          WideningDriver<Avx2Tile>::linear,
                          quantize_rows,
                          AttentionDriver<Avx2Tile16>::run,

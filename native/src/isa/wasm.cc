@@ -12,7 +12,7 @@ namespace sqb {
 
 extern const Kernels kWasm;
 const Kernels kWasm = {"wasm",
-                       {false},
+                       {false, 4, true},
                        WideningDriver<WasmTile>::linear,
                        quantize_rows,
                        AttentionDriver<WasmTile16>::run,

@@ -40,6 +40,7 @@ struct Panel {
 struct Packing {
   bool plus128;        // with 128 added
   int multiple = 4;    // a block's channels are padded with zero weights to a multiple of this: 4 .. kBlockMultiple
+  bool widens = false;  // kernels need linear_scratch
 };
 
 // What kernels read: plain pointers, since a kernel's file is compiled for its own instruction set and must not emit
@@ -51,6 +52,7 @@ struct LinearWeights {
   int blocks = 1;        // quantisation blocks of one group
   int block_padded = 0;  // channels of a block, up to a multiple of Packing::multiple
   bool plus128 = false;
+  bool widens = false;
   const Panel* panels = nullptr;  // in order of output channels
   const uint8_t* data = nullptr;
   const float* scale = nullptr;  // panel p's start at p * 64
@@ -98,7 +100,8 @@ struct LinearCall {
 };
 using GroupedLinearFn = void(const LinearCall& call);
 
-// Bytes that a call over the panels of `groups` groups needs, at most: kernels neither allocate nor know their thread.
+// Bytes that a call over the panels of `groups` groups needs, at most, 0 where kernels widen nothing: they neither allocate
+// nor know their thread.
 size_t linear_scratch(const LinearWeights& weights, int groups, int rows);
 
 }  // namespace sqb

@@ -103,7 +103,8 @@ struct AmxAttention {
     }
     for (int first = 0; first < keys; first += 16) {
       for (int t = first; t < first + 16; ++t) {
-        // Scores of keys beyond the last are not read.
+        // Keys beyond the last are whatever was here; their scores are zero, since what was here may be slow numbers.
+        key_scale[t] = 0.0f;
         if (t >= tokens) continue;
         const float top = largest_abs(call.k + t * call.stride, size);
         const bool empty = !(top > 1e-30f);
@@ -182,9 +183,9 @@ struct AmxAttention {
       softmax(scores, long_tokens, rows, tokens, [&](int r, float factor) {
         const F32x16 times = set1(factor);
         const float* e = scores + r * long_tokens;
+        const auto at = [&](int i) { return i < keys ? load(e + i) * times : set1(0.0f); };
         for (int i = 0; i < tokens; i += 64)
-          store_bytes(p + r * long_tokens + i, p + (kRows + r) * long_tokens + i, load(e + i) * times, load(e + i + 16) * times,
-                      load(e + i + 32) * times, load(e + i + 48) * times);
+          store_bytes(p + r * long_tokens + i, p + (kRows + r) * long_tokens + i, at(i), at(i + 16), at(i + 32), at(i + 48));
       });
       uint8_t* const other = last_p;
       last_p = p;

@@ -41,10 +41,11 @@ PackedLinear::PackedLinear(const int8_t* weight, const float* scale, const float
       }
     }
   }
-  view_ = {groups, in, out, blocks, padded, packing.plus128, panels_.data(), data, scale_.data(), bias_.data(), sums_.data()};
+  view_ = {groups, in, out, blocks, padded, packing.plus128, packing.widens, panels_.data(), data, scale_.data(), bias_.data(), sums_.data()};
 }
 
 size_t linear_scratch(const LinearWeights& weights, int groups, int rows) {
+  if (!weights.widens) return 0;
   // The weights of sixteen output channels and the rows as int16, starts of sums; see widening.h.
   const size_t blocks = static_cast<size_t>(groups) * weights.blocks;
   return static_cast<size_t>(weights.block_padded) * 32 +

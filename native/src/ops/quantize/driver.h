@@ -56,12 +56,14 @@ inline void quantize_blocks(const float* const (&x)[R], float floor, const Quant
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) total[r] = set1(0.0f);
   if (!any_wide) {
-    // |x * inverse| rounds to 127 at most: nothing to hold back.
+    // |x * inverse| rounds to 127 at most, so this holds back no more than NaN, which becomes what it becomes beside wide
+    // entries.
     for (int i = 0; i < whole; i += 16)
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
         F32x16 v = round(load(x[r] + i) * set1(inverse[r]));
         if constexpr (!symmetric) v = v + set1(shift[r]);
+        v = max(min(v, set1(127.0f)), set1(-127.0f));
         total[r] = total[r] + v;
         store_int8(q[r] + i, v);
       }
