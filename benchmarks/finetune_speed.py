@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import harness
 
@@ -28,20 +29,27 @@ def ours(data_dir: Path, vocab: Path, precision: str) -> Callable[[harness.Case]
 
     from squeezebert import checkpoint
     from squeezebert.data.tasks import get_task, load_split
-    from squeezebert.training.batches import EncodedExamples, EpochBatches
-    from squeezebert.training.loop import LoopSettings, fit, make_accelerator
     from squeezebert.training.losses import ClassificationLoss
-    from squeezebert.training.optimizer import build_optimizer
 
     loaded = checkpoint.load("base", "sequence_classification", vocab=vocab, num_labels=2)
+    rows = load_split(get_task("sst2"), "train", data_dir)
+    return loop(loaded, rows, BATCH, ClassificationLoss(torch.device("cpu")), precision)
+
+
+def loop(loaded: Any, rows: Any, batch_size: int, objective: Any, precision: str) -> Callable[[harness.Case], float]:
+    """Seconds per example of the package's training loop on any rows and objective."""
+    from squeezebert.training.batches import EncodedExamples, EpochBatches
+    from squeezebert.training.loop import LoopSettings, fit, make_accelerator
+    from squeezebert.training.optimizer import build_optimizer
+
     assert loaded.tokenizer is not None
-    examples = EncodedExamples(load_split(get_task("sst2"), "train", data_dir), loaded.tokenizer, 128)
+    examples = EncodedExamples(rows, loaded.tokenizer, 128)
     accelerator = make_accelerator("cpu")
 
     def run(case: harness.Case) -> float:
         total = WARMUP_STEPS + case["steps"]
         times: list[float] = []
-        batches = EpochBatches(examples, BATCH, seed=case["turn"])
+        batches = EpochBatches(examples, batch_size, seed=case["turn"])
         folder = Path(tempfile.mkdtemp())
 
         def learning_rate_at(step: int) -> float:
@@ -58,7 +66,7 @@ def ours(data_dir: Path, vocab: Path, precision: str) -> Callable[[harness.Case]
             optimizer=build_optimizer(loaded.model, learning_rate=5e-5, weight_decay=0.01),
             learning_rate_at=learning_rate_at,
             source=batches,
-            objective=ClassificationLoss(torch.device("cpu")),
+            objective=objective,
             evaluate=evaluate,
             keep_best=lambda evaluation: None,
             settings=LoopSettings(

@@ -24,7 +24,7 @@ def test_every_table_has_all_tasks_with_sources_and_settings_that_finetuning_tak
 
 def test_there_are_nine_tasks() -> None:
     assert sorted(NINE) == ["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"]
-    assert preset_names() == ["base", "small"]
+    assert preset_names() == ["base", "small", "small-laptop"]
 
 
 def test_the_models_card_decides_mrpc() -> None:
