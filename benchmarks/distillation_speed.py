@@ -125,8 +125,8 @@ def main() -> None:
         rows += [[name, f"{medians[name]:.0f}", f"{medians[first] / medians[name]:.2f}x"] for name in others]
         tables.append(harness.markdown_table(["", "texts/s (median)", f"time over that of {first}"], rows))
     body = (
-        f"{args.rounds} turns, {args.threads} threads. Finetuning `small`, {args.precision}, batch {BATCH}, {args.steps} "
-        f"steps a turn, on labels and on kept answers:\n\n{tables[0]}\n\nA teacher of MiniLM-L6's shape, fp32, reads "
+        f"{args.rounds} turns, {args.threads} threads. Finetuning `small`, {args.precision}, batch {BATCH}, "
+        f"{args.steps} steps a turn, on labels and on kept answers:\n\n{tables[0]}\n\nA teacher of MiniLM-L6's shape, fp32, reads "
         f"the first {args.texts:,} texts; tokenization counts:\n\n{tables[1]}"
     )
     harness.write_results(
