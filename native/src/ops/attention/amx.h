@@ -93,24 +93,21 @@ struct AmxAttention {
     uint8_t* probabilities = take(4 * kRows * long_tokens);
     int32_t* sums[2] = {reinterpret_cast<int32_t*>(take(3 * kTile)), reinterpret_cast<int32_t*>(take(3 * kTile))};
 
-    const float level = std::fmin(std::floor(std::sqrt(2147483647.0 / size)), 32767.0);
+    const float level = level_of(size);
     const float root = kLog2E / std::sqrt(static_cast<float>(size));
     for (int t = 0; t < tokens; ++t) {
-      const float top = largest_abs(call.q + t * call.stride, size);
-      const bool empty = !(top > 1e-30f);
-      query_scale[t] = empty ? 0.0f : top / level * root;
-      to_bytes(call.q + t * call.stride, size, empty ? 0.0f : level / top, q_high + t * deep, q_low + t * deep);
+      const RowScale row = row_scale_of(call.q + t * call.stride, size, level);
+      query_scale[t] = row.scale * root;
+      to_bytes(call.q + t * call.stride, size, row.inverse, q_high + t * deep, q_low + t * deep);
     }
     for (int first = 0; first < keys; first += 16) {
       for (int t = first; t < first + 16; ++t) {
         // Keys beyond the last are whatever was here; their scores are zero, since what was here may be slow numbers.
         key_scale[t] = 0.0f;
         if (t >= tokens) continue;
-        const float top = largest_abs(call.k + t * call.stride, size);
-        const bool empty = !(top > 1e-30f);
-        key_scale[t] = empty ? 0.0f : top / level;
-        to_bytes(call.k + t * call.stride, size, empty ? 0.0f : level / top, sixteen_high + (t - first) * deep,
-                 sixteen_low + (t - first) * deep);
+        const RowScale row = row_scale_of(call.k + t * call.stride, size, level);
+        key_scale[t] = row.scale;
+        to_bytes(call.k + t * call.stride, size, row.inverse, sixteen_high + (t - first) * deep, sixteen_low + (t - first) * deep);
       }
       const auto turn = [&](const uint8_t* rows, uint8_t* to) {
         for (int i = 0; i < deep; i += 64)
@@ -120,13 +117,8 @@ struct AmxAttention {
       turn(sixteen_high, k_high + first * deep);
       turn(sixteen_low, k_low + first * deep);
     }
-    F32x16 top16 = set1(0.0f);
-    for (int t = 0; t < tokens; ++t)
-      for (int i = 0; i < size; i += 16) top16 = max(abs(load_at(call.v + t * call.stride, i, size)), top16);
-    const float top = largest(top16);
-    const bool empty = !(top > 1e-30f);
-    const float value_scale = empty ? 0.0f : top / 32767.0f;
-    const F32x16 value_inverse = set1(empty ? 0.0f : 32767.0f / top);
+    const RowScale value = value_scale_of(call);
+    const F32x16 value_inverse = set1(value.inverse);
     for (int c = 0; c < channels; c += 16)
       for (int t = 0; t < long_tokens; t += 4) {
         __m512i x[4];
@@ -138,7 +130,7 @@ struct AmxAttention {
       }
 
     configure_tiles(kTileRows, kTileRows);
-    const float context_scale = value_scale / 32767.0f;
+    const float context_scale = value.scale / 32767.0f;
     int turns = 0;
     // What follows a tile's sums is done while the next tile's are made.
     const auto scores_of = [&](int first, int rows) {
@@ -171,7 +163,7 @@ struct AmxAttention {
       }
       scaled(sums[~turns & 1], channels - 16);
     };
-    // The context of some queries waits for the scores of the next: a tile that reads what was just written byte by byte
+    // The context of some queries waits for the scores of the next: a tile that reads what was just written
     // would wait for it.
     uint8_t* p = probabilities;
     uint8_t* last_p = probabilities + 2 * kRows * long_tokens;

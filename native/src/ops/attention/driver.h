@@ -22,6 +22,28 @@ inline float largest_abs(const float* x, int n) {
   return largest(top);
 }
 
+// Of a row: what makes integers up to `level` of its values, and what makes values of them again. Both are zero where the
+// row is.
+struct RowScale {
+  float inverse, scale;
+};
+inline RowScale row_scale_of(const float* x, int n, float level) {
+  const float top = largest_abs(x, n);
+  return top > 1e-30f ? RowScale{level / top, top / level} : RowScale{0.0f, 0.0f};
+}
+
+// The largest integer of queries and keys whose products' sums over a head fit in int32.
+inline float level_of(int head_size) { return std::fmin(std::floor(std::sqrt(2147483647.0 / head_size)), 32767.0); }
+
+// Of all tokens' values together.
+inline RowScale value_scale_of(const AttentionCall& call) {
+  F32x16 top16 = set1(0.0f);
+  for (int t = 0; t < call.tokens; ++t)
+    for (int i = 0; i < call.head_size; i += 16) top16 = max(abs(load_at(call.v + t * call.stride, i, call.head_size)), top16);
+  const float top = largest(top16);
+  return top > 1e-30f ? RowScale{32767.0f / top, top / 32767.0f} : RowScale{0.0f, 0.0f};
+}
+
 // R rows of scores become e, and `factor` what makes 32767 times probabilities of them. Several rows at a time, since one
 // row's maximum and sum wait for one another.
 template <int R>
@@ -169,39 +191,32 @@ struct AttentionDriver {
     auto* scores = reinterpret_cast<float*>(take(sizeof(float) * kQueryRows * padded_tokens));
     auto* probabilities = reinterpret_cast<int16_t*>(take(sizeof(int16_t) * kQueryRows * (padded_tokens + 16)));
     auto* sums = reinterpret_cast<int32_t*>(take(sizeof(int32_t) * kQueryRows * 64));
-    
-    const float level = std::fmin(std::floor(std::sqrt(2147483647.0 / size)), 32767.0);
+
+    const float level = level_of(size);
     const float root = kLog2E / std::sqrt(static_cast<float>(size));
     for (int t = 0; t < tokens; ++t) {
-      const float top = largest_abs(call.q + t * call.stride, size);
-      const bool empty = !(top > 1e-30f);
-      query_scale[t] = empty ? 0.0f : top / level * root;
-      to_int16(call.q + t * call.stride, size, empty ? 0.0f : level / top, queries + static_cast<ptrdiff_t>(t) * padded_size);
+      const RowScale row = row_scale_of(call.q + t * call.stride, size, level);
+      query_scale[t] = row.scale * root;
+      to_int16(call.q + t * call.stride, size, row.inverse, queries + static_cast<ptrdiff_t>(t) * padded_size);
     }
     std::memset(sixteen, 0, sizeof(int16_t) * 32 * padded_pairs);
     for (int first = 0; first < padded_tokens; first += 16) {
       for (int t = first; t < first + 16; ++t) {
         int16_t* row = sixteen + (t - first) * padded_pairs * 2;
-        const float top = t < tokens ? largest_abs(call.k + t * call.stride, size) : 0.0f;
-        const bool empty = !(top > 1e-30f);
-        key_scale[t] = empty ? 0.0f : top / level;
-        if (empty)
+        const RowScale scale = t < tokens ? row_scale_of(call.k + t * call.stride, size, level) : RowScale{0.0f, 0.0f};
+        key_scale[t] = scale.scale;
+        if (scale.inverse == 0.0f)
           std::memset(row, 0, sizeof(int16_t) * padded_size);
         else
-          to_int16(call.k + t * call.stride, size, level / top, row);
+          to_int16(call.k + t * call.stride, size, scale.inverse, row);
       }
       const int panel = first / 64 * 64, width = padded_tokens - panel < 64 ? padded_tokens - panel : 64;
       int16_t* target = keys + static_cast<ptrdiff_t>(panel) * 2 * padded_pairs + 2 * (first - panel);
       for (int pair = 0; pair < padded_pairs; pair += 16)
         Tile::transpose_pairs(sixteen + 2 * pair, padded_pairs * 2, target + static_cast<ptrdiff_t>(pair) * width * 2, width * 2);
     }
-    F32x16 top16 = set1(0.0f);
-    for (int t = 0; t < tokens; ++t)
-      for (int i = 0; i < size; i += 16) top16 = max(abs(load_at(call.v + t * call.stride, i, size)), top16);
-    const float top = largest(top16);
-    const bool empty = !(top > 1e-30f);
-    const float value_scale = empty ? 0.0f : top / 32767.0f;
-    const F32x16 value_inverse = set1(empty ? 0.0f : 32767.0f / top);
+    const RowScale value = value_scale_of(call);
+    const F32x16 value_inverse = set1(value.inverse);
     for (int pair = 0; pair < token_pairs; ++pair) {
       const float* even = call.v + 2 * pair * call.stride;
       for (int c = 0; c < padded_size; c += 16) {
@@ -214,7 +229,7 @@ struct AttentionDriver {
     }
 
     const int tiles = (tokens + kQueryRows - 1) / kQueryRows, low = tokens / tiles, high_tiles = tokens % tiles;
-    const float context_scale = value_scale / 32767.0f;
+    const float context_scale = value.scale / 32767.0f;
     for (int tile = 0, first = 0; tile < tiles; ++tile) {
       const int rows = low + (tile < high_tiles);
       for (int panel = 0; panel < padded_tokens; panel += 64) {

@@ -166,17 +166,7 @@ struct Driver {
     }
   }
 
-  static void linear(const LinearCall& call) {
-    if (call.rows <= 0) return;
-    switch (call.activation) {
-      case Activation::none: return run<Activation::none>(call);
-      case Activation::gelu: return run<Activation::gelu>(call);
-      case Activation::gelu_new: return run<Activation::gelu_new>(call);
-      case Activation::relu: return run<Activation::relu>(call);
-      case Activation::silu: return run<Activation::silu>(call);
-      case Activation::tanh: return run<Activation::tanh>(call);
-    }
-  }
+  static void linear(const LinearCall& call) { run_activation<Driver>(call); }
 };
 
 }  // namespace

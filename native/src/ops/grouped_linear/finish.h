@@ -160,5 +160,19 @@ inline void finish(const LinearCall& call, const Panel& panel, int p, int block,
   }
 }
 
+// The driver's run<activation>, for the activation that the call asks for.
+template <class Driver>
+inline void run_activation(const LinearCall& call) {
+  if (call.rows <= 0) return;
+  switch (call.activation) {
+    case Activation::none: return Driver::template run<Activation::none>(call);
+    case Activation::gelu: return Driver::template run<Activation::gelu>(call);
+    case Activation::gelu_new: return Driver::template run<Activation::gelu_new>(call);
+    case Activation::relu: return Driver::template run<Activation::relu>(call);
+    case Activation::silu: return Driver::template run<Activation::silu>(call);
+    case Activation::tanh: return Driver::template run<Activation::tanh>(call);
+  }
+}
+
 }  // namespace
 }  // namespace sqb
