@@ -69,5 +69,5 @@ def test_faults_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_an_unknown_name_lists_those_that_there_are() -> None:
-    with pytest.raises(InputError, match="presets 'huge' are unknown; use one of base, small, or a"):
+    with pytest.raises(InputError, match="presets 'huge' are unknown; use one of base, small, small-laptop, or a"):
         load_presets("huge")
