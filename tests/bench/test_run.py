@@ -44,22 +44,49 @@ def test_two_contenders(
     assert values["contenders"][0]["file_mb"] > 0.1
 
 
-def test_interrupted_run_keeps_what_it_has(
-    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def cut_short(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+    """Makes the run end with an exception after its first turn."""
+
     def start(job: Any, folder: Path, workers: list[Any], results: run.Results) -> None:
         workers.append(_Idle(job.contender.key))
 
-    def turns(workers: list[Any], *_: Any, **__: Any) -> Iterator[tuple[str, str, float]]:
-        yield workers[0].name, "1x8", 0.5
-        raise KeyboardInterrupt
+    def prepare(end: BaseException) -> None:
+        def turns(workers: list[Any], *_: Any, **__: Any) -> Iterator[tuple[str, str, float]]:
+            yield workers[0].name, "1x8", 0.5
+            raise end
+
+        monkeypatch.setattr(run, "take_turns", turns)
 
     monkeypatch.setattr(run, "_start", start)
-    monkeypatch.setattr(run, "take_turns", turns)
     monkeypatch.setattr(run, "_make", lambda *_: None)
+    return prepare
+
+
+def test_interrupted_run_keeps_what_it_has(
+    command: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    cut_short: Callable[[BaseException], None],
+) -> None:
+    cut_short(KeyboardInterrupt())
     assert main(command) == 130
     assert "| squeezebert, torch engine, fp32 | **500** |" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "bench.json").read_text())["interrupted"] is True
+
+
+def test_run_that_is_killed_has_kept_its_times(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_short: Callable[[BaseException], None]
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    cut_short(Killed())
+    monkeypatch.setattr(run, "_KEEP_EVERY", 0.0)
+    with pytest.raises(Killed):
+        main(command)
+    (first, *_) = json.loads((tmp_path / "out" / "bench.json").read_text())["contenders"]
+    assert first["seconds"] == {"1x8": [0.5]}
 
 
 class _Idle:

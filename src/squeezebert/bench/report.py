@@ -169,13 +169,22 @@ def draw(path: Path, settings: Settings, results: Results) -> None:
         figure.savefig(temporary, format="png", dpi=110)
 
 
+def write_times(folder: Path, settings: Settings, results: Results, command: str) -> None:
+    """Write ``bench.json``.
+
+    Raises:
+        OSError: The folder cannot be written, or the disk is full.
+    """
+    write_json(folder / "bench.json", to_json(settings, results, command))
+
+
 def write(folder: Path, settings: Settings, results: Results, command: str) -> None:
     """Write ``bench.md``, ``bench.png`` and ``bench.json``.
 
     Raises:
         OSError: The folder cannot be written, or the disk is full.
     """
-    write_json(folder / "bench.json", to_json(settings, results, command))
+    write_times(folder, settings, results, command)
     draw(folder / "bench.png", settings, results)
     write_text(folder / "bench.md", markdown(settings, results, command))
 

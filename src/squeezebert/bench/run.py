@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ WARMUP = 3
 """Rounds over the shapes that are not counted."""
 TEXT_ROUNDS = 3
 """Most rounds over a task's texts, which take long and scatter little."""
+_KEEP_EVERY = 60.0  # seconds
 _WARM = {"batch": 1, "tokens": 128}  # what a process has run when its memory is read
 _BERT_VOCABULARY = 30522
 TEXT = "a gripping, beautifully shot film"
@@ -100,8 +101,12 @@ class Results:
     """Whether Ctrl-C cut the run short."""
 
 
-def bench(settings: Settings) -> Results:
+def bench(settings: Settings, keep: Callable[[Results], None] | None = None) -> Results:
     """Measure. Ctrl-C ends the run; what was measured until then is returned.
+
+    Args:
+        settings: What to measure.
+        keep: Given what was measured so far, between two turns, about once a minute, in case the run is killed.
 
     Raises:
         InputError: A contender is unknown, nobody can run, or the task's files or the vocabulary cannot be read.
@@ -135,9 +140,9 @@ def bench(settings: Settings) -> Results:
                 reasons = "; ".join(f"{title}: {reason}" for title, reason in results.skipped.items())
                 raise InputError(f"nobody to measure ({reasons})")
             results.seconds = {worker.name: {} for worker in workers}
-            _measure(workers, requests, settings.rounds, WARMUP, results)
+            _measure(workers, requests, settings.rounds, WARMUP, results, keep)
             if not results.interrupted:
-                _measure(workers, tasks, min(settings.rounds, TEXT_ROUNDS), 0, results)
+                _measure(workers, tasks, min(settings.rounds, TEXT_ROUNDS), 0, results, keep)
             if not results.interrupted:
                 _time_classify(settings, models, results)
         finally:
@@ -239,7 +244,14 @@ def _start(job: Job, folder: Path, workers: list[Worker], results: Results) -> N
         results.memory_mb[key] = memory
 
 
-def _measure(workers: list[Worker], requests: Mapping[str, Case], rounds: int, warmup: int, results: Results) -> None:
+def _measure(
+    workers: list[Worker],
+    requests: Mapping[str, Case],
+    rounds: int,
+    warmup: int,
+    results: Results,
+    keep: Callable[[Results], None] | None,
+) -> None:
     """Let the workers take turns; Ctrl-C ends it."""
     titles = {contender.key: contender.title for contender in results.contenders}
 
@@ -247,9 +259,13 @@ def _measure(workers: list[Worker], requests: Mapping[str, Case], rounds: int, w
         results.skipped[titles[worker.name]] = f"ended in the middle: {error}"
         workers.remove(worker)
 
+    kept = time.monotonic()
     try:
         for name, case, seconds in take_turns(list(workers), requests, rounds, warmup, failed=failed):
             results.seconds[name].setdefault(case, []).append(seconds)
+            if keep is not None and time.monotonic() - kept >= _KEEP_EVERY:
+                keep(results)
+                kept = time.monotonic()
     except KeyboardInterrupt:
         if not any(results.seconds.values()):
             raise

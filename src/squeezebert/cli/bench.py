@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     from squeezebert.bench import report
     from squeezebert.bench.harness import shown
-    from squeezebert.bench.run import Settings, bench
+    from squeezebert.bench.run import Results, Settings, bench
     from squeezebert.host import usable_cpus
 
     settings = Settings(
@@ -73,8 +73,13 @@ def run(args: argparse.Namespace) -> int:
         cache=args.cache or _cache(),
     )
     _check_output(args.output)
-    results = bench(settings)
     command = shown(["squeezebert", *sys.argv[1:]])
+
+    def keep(measured: Results) -> None:
+        if args.output is not None:
+            report.write_times(args.output, settings, measured, command)
+
+    results = bench(settings, keep)
     print(report.markdown(settings, results, command), end="")
     if args.output is not None:
         report.write(args.output, settings, results, command)
