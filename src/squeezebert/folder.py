@@ -33,6 +33,8 @@ TOKENIZER_FILES = (
     "tokenizer*", "vocab*", "merges.txt", "*.model", "bpe.codes", "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
 """Patterns of whatever a tokenizer is stored in, those of other kinds of models (which may be teachers) included."""
+ORDER = "order.json"
+"""In which a dense model's channels were put when it was cut into groups (:mod:`squeezebert.training.grouping`)."""
 EXTRA = "squeezebert"
 """Key of config.json under which other rooms keep what transformers has no field for."""
 _MOST_PADDING = 128  # rows by which a word embedding is rounded up, at the most; a vocabulary lacking more is another's

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from squeezebert.errors import InputError
-from squeezebert.training.glue_presets import NINE, load_presets, preset_names
+from squeezebert.training.glue_presets import DISTILLATION, NINE, load_presets, preset_names
 from squeezebert.training.settings import FinetuneSettings
 
 
@@ -14,7 +14,7 @@ def test_every_table_has_all_tasks_with_sources_and_settings_that_finetuning_tak
     presets = load_presets(name)
     assert set(presets) == set(NINE)
     for task, preset in presets.items():
-        plain = {key: value for key, value in preset.settings.items() if key not in ("alpha", "temperature")}
+        plain = {key: value for key, value in preset.settings.items() if key not in DISTILLATION}
         assert {"learning_rate", "dropout", "epochs", "batch_size"} <= set(plain)
         FinetuneSettings(model="base", output=Path("x"), task=task, **plain)
         assert preset.source

@@ -13,6 +13,7 @@ from torch import nn
 from squeezebert import checkpoint
 from squeezebert.data.collate import collate
 from squeezebert.errors import InputError
+from squeezebert.export import native
 from squeezebert.model.grouped import GroupedLinear
 from squeezebert.model.heads import HEADS, SqueezeBertForSequenceClassification
 from squeezebert.model.squeezebert import SqueezeBert
@@ -26,8 +27,10 @@ from squeezebert.training.grouping import (
     closed,
     find_order,
     fully_closed,
+    keep_order,
     open_groups,
     openness_at,
+    order_of_checkpoint,
     set_openness,
 )
 from squeezebert.training.hidden_states import HiddenStateLoss
@@ -224,6 +227,19 @@ def test_an_order_is_kept() -> None:
         model.transformer.layers[0].attention.key.weight.zero_()
     with pytest.raises(InputError, match="all zero, or not finite"):
         find_order(model.transformer, GROUPS, lambda: model(IDS, MASK))
+
+
+def test_an_exported_encoder_keeps_its_order(tmp_path: Path) -> None:
+    model = dense().transformer
+    order = shuffled(dense(), 5)
+    checkpoint.save(model, tmp_path / "encoder")
+    assert order_of_checkpoint(str(tmp_path / "encoder")) is None
+    keep_order(tmp_path / "encoder", order)
+    native.export(tmp_path / "encoder", tmp_path / "exported")
+    kept = order_of_checkpoint(str(tmp_path / "exported"))
+    assert kept is not None
+    assert kept.to_dict() == order.to_dict()
+    assert order_of_checkpoint("random:small") is None
 
 
 def train_dense(settings: Make, tmp_path: Path) -> Path:

@@ -12,6 +12,7 @@ The matrices are those of the encoder's layers, ``pooler.dense`` (where the chec
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from squeezebert.errors import InputError
 from squeezebert.export.quantize import quantize_rows
 from squeezebert.export.stored import digests, file_bytes, vocabulary
 from squeezebert.files import atomic_folder, safetensors_errors, write_json
+from squeezebert.folder import ORDER, is_size, resolve
 from squeezebert.model.config import ModelConfig
 from squeezebert.model.shapes import uses_pooler
 
@@ -110,6 +112,9 @@ def write(source: str | Path, folder: Path, max_length: int | None = None) -> No
         save_file(model.tensors, folder / artifact.WEIGHTS)
     if model.checkpoint.tokenizer is not None:
         model.checkpoint.tokenizer.save(folder)
+    if model.manifest.head == "encoder" and not is_size(source) and (order := resolve(source) / ORDER).exists():
+        # Finetuning goes on from an encoder, maybe beside the teacher that it was cut from.
+        shutil.copyfile(order, folder / ORDER)
     stored = {
         "files": {artifact.WEIGHTS: file_bytes(folder / artifact.WEIGHTS)},
         "sha256": digests(folder, [artifact.WEIGHTS, *vocabulary(folder)]),

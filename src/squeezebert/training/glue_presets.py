@@ -22,7 +22,7 @@ Start = Literal["mnli", "encoder"]
 NINE: tuple[str, ...] = tuple(name for name, task in GLUE.items() if "train" in task.splits)
 """The tasks that are learned; the diagnostics are only answered."""
 
-DISTILLATION = ("alpha", "temperature")
+DISTILLATION = ("alpha", "temperature", "hidden")
 """Settings that need a teacher."""
 
 _SETTINGS = (

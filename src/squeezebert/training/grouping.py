@@ -27,6 +27,7 @@ from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from squeezebert import folder as folders
 from squeezebert.errors import InputError
 from squeezebert.files import read_json, write_json
 from squeezebert.model.attention import SelfAttention
@@ -45,7 +46,6 @@ Int64 = NDArray[np.int64]
 
 _FIELDS = ("q_groups", "k_groups", "v_groups", "intermediate_groups", "output_groups")
 _ALL_FIELDS = (*_FIELDS, "post_attention_groups")
-_FILE = "order.json"
 _RESTARTS, _ROUNDS, _TOLERANCE = 3, 30, 1e-4
 
 
@@ -126,7 +126,7 @@ def order_of_run(
     """
     encoder = _encoder(model)
     check_dense(encoder.config, groups, source)
-    path, order = folder / _FILE, None
+    path, order = folder / folders.ORDER, None
     if accelerator.is_main_process:
         order = Order.from_dict(read_json(path)) if path.exists() else find_order(encoder, groups, read)
     agreed: Order = broadcast_object_list([order])[0]
@@ -136,10 +136,15 @@ def order_of_run(
 def order_of_checkpoint(source: str) -> Order | None:
     """The order in which a former run put its model, noted beside it; None: in none that is known.
 
+    Args:
+        source: Folder, hub id, model of the package or size name.
+
     Raises:
-        InputError: The note cannot be read.
+        InputError: There is no such folder, or the note cannot be read.
     """
-    path = Path(source) / _FILE
+    if folders.is_size(source):
+        return None
+    path = folders.resolve(source) / folders.ORDER
     if not path.exists():
         return None
     try:
@@ -166,7 +171,7 @@ def order_beside(teacher: str | None, student: Order | None) -> Order | None:
 
 def keep_order(folder: Path, order: Order) -> None:
     """Note the order of a run in its folder: a resumed one may find another, by rounding, and a later one needs it."""
-    write_json(folder / _FILE, order.to_dict())
+    write_json(folder / folders.ORDER, order.to_dict())
 
 
 def find_order(encoder: SqueezeBert, groups: int, read: Callable[[], object], *, seed: int = 0) -> Order:
