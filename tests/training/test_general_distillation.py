@@ -221,7 +221,7 @@ def test_a_run_stopped_in_its_first_stage_says_so(settings: Callable[..., Pretra
     assert finished.metrics is not None
 
 
-@pytest.mark.parametrize("name", ["cut-laptop", "distil-laptop", "joint-laptop"])
+@pytest.mark.parametrize("name", ["cut-laptop", "distil-laptop", "joint-laptop", "pairs-laptop", "sentences-laptop"])
 def test_the_recipes_of_the_package_run(name: str, pretraining_corpus: Path, tmp_path: Path) -> None:
     import transformers
 
@@ -233,14 +233,15 @@ def test_the_recipes_of_the_package_run(name: str, pretraining_corpus: Path, tmp
     )  # fmt: skip
     transformers.BertModel(config).save_pretrained(tmp_path / "teacher")
     student: dict[str, Any] = {"size": "tiny"}
-    changes = ["phases.0.steps=2", "phases.0.batch_size=4"]
+    phases = load_recipe(name).phases
+    changes = [f"phases.{i}.{field}" for i in range(len(phases)) for field in ("steps=2", "batch_size=4")]
     if name == "cut-laptop":
         bert.convert(tmp_path / "teacher", tmp_path / "dense")
         student = {"model": str(tmp_path / "dense")}
     else:
         changes.append("distillation.embedding_steps=2")
     recipe = load_recipe(name, changes)
-    assert recipe.tokens == 2 * 4 * 128
+    assert recipe.tokens == 2 * 4 * sum(phase.length for phase in phases)
     result = pretrain(
         PretrainSettings(
             corpus=pretraining_corpus, recipe=recipe, output=tmp_path / "run", device="cpu",

@@ -22,7 +22,9 @@ def test_recipes_of_the_package() -> None:
         "laptop",
         "one-gpu-1h",
         "one-gpu-24h",
+        "pairs-laptop",
         "paper",
+        "sentences-laptop",
     ]
 
 
