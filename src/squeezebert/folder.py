@@ -89,7 +89,7 @@ def resolve(source: str | Path) -> Path:
             f"{source}: no such folder; give a folder, a hub id (owner/name) or a size name ({', '.join(SIZES)})"
         )
     hub = require("huggingface_hub", "hub")
-    described = [CONFIG, *TOKENIZER_FILES]
+    described = [CONFIG, ORDER, *TOKENIZER_FILES]
     try:
         for weights in WEIGHT_FILES:
             folder = Path(hub.snapshot_download(source, allow_patterns=[*described, weights]))

@@ -85,8 +85,9 @@ def test_run_that_is_killed_has_kept_its_times(
     monkeypatch.setattr(run, "_KEEP_EVERY", 0.0)
     with pytest.raises(Killed):
         main(command)
-    (first, *_) = json.loads((tmp_path / "out" / "bench.json").read_text())["contenders"]
-    assert first["seconds"] == {"1x8": [0.5]}
+    kept = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert kept["interrupted"] is True
+    assert kept["contenders"][0]["seconds"] == {"1x8": [0.5]}
 
 
 class _Idle:

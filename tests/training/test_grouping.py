@@ -17,7 +17,7 @@ from squeezebert.export import native
 from squeezebert.model.grouped import GroupedLinear
 from squeezebert.model.heads import HEADS, SqueezeBertForSequenceClassification
 from squeezebert.model.squeezebert import SqueezeBert
-from squeezebert.training import distillation, loop
+from squeezebert.training import distillation, embedding_stage, loop
 from squeezebert.training.finetune import finetune
 from squeezebert.training.grouping import (
     OpenLinear,
@@ -276,6 +276,21 @@ def test_hidden_states_are_compared_channel_by_channel(settings: Make, tmp_path:
     assert distances[0] < 1e-9 < 0.1 < distances[1]
 
 
+@torch.inference_mode()
+def test_the_embedding_stage_compares_channel_by_channel() -> None:
+    teacher, student = dense().transformer, dense().transformer
+    student.load_state_dict(teacher.state_dict())
+    order = shuffled(dense(), 3)
+    apply_order(student, order)
+    source = embedding_stage.RandomTokenSource(tokens=2000, pad_id=0, positions=512, types=2, count=64, seed=0)
+    batch, cpu = source.batch(0, source.examples(0)), torch.device("cpu")
+    errors = [
+        float(embedding_stage._Loss(teacher.embeddings, cpu, batch, places)(student.embeddings.eval(), batch)) / 64
+        for places in (order.places, None)
+    ]
+    assert errors[0] < 1e-9 < 0.1 < errors[1]
+
+
 def test_finetuning_ends_with_groups(settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = train_dense(settings, tmp_path)
     chosen = {
@@ -317,6 +332,13 @@ def test_finetuning_ends_with_groups(settings: Make, tmp_path: Path, monkeypatch
         finetune(settings(epochs=1, **{**further, "teacher": str(continued.folder), "output": tmp_path / "other"}))
     (continued.folder / "order.json").write_text("{}")
     with pytest.raises(InputError, match=r"order\.json: holds no order of channels"):
+        finetune(settings(epochs=1, **{**further, "teacher": str(continued.folder), "output": tmp_path / "other"}))
+
+    (continued.folder / "order.json").write_text(json.dumps({**json.loads(noted), "heads": []}))
+    with pytest.raises(InputError, match=r"order\.json: is the order of a model of other sizes"):
+        finetune(settings(epochs=1, **{**further, "teacher": str(continued.folder), "output": tmp_path / "other"}))
+    (continued.folder / "order.json").unlink()
+    with pytest.raises(InputError, match="has groups, and nothing tells in which order its channels stand"):
         finetune(settings(epochs=1, **{**further, "teacher": str(continued.folder), "output": tmp_path / "other"}))
 
     # Stopped while the groups are closing, and resumed: the same weights.

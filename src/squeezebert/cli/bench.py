@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from squeezebert.errors import InputError
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--{given} goes with --formats; add that, or leave it out")
 
     from squeezebert.bench import report
-    from squeezebert.bench.harness import shown
+    from squeezebert.bench.harness import say, shown
     from squeezebert.bench.run import Results, Settings, bench
     from squeezebert.host import usable_cpus
 
@@ -76,8 +77,12 @@ def run(args: argparse.Namespace) -> int:
     command = shown(["squeezebert", *sys.argv[1:]])
 
     def keep(measured: Results) -> None:
-        if args.output is not None:
-            report.write_times(args.output, settings, measured, command)
+        if args.output is None:
+            return
+        try:
+            report.write_times(args.output, settings, replace(measured, interrupted=True), command)
+        except OSError as error:
+            say(f"{args.output}: the times until now could not be kept ({error.strerror}); measuring goes on")
 
     results = bench(settings, keep)
     print(report.markdown(settings, results, command), end="")

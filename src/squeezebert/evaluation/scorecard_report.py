@@ -161,7 +161,7 @@ def _describe_suite(name: str, suite: Mapping[str, Any], *, several: bool) -> li
 
 
 _PROVENANCE = ("task", "start", "seeds", "rate", "dropout", "epochs", "batch")
-_DISTILLATION = ("alpha", "temperature")
+_DISTILLATION = ("alpha", "temperature", "hidden")
 
 
 def _rows(data: Mapping[str, Mapping[str, int]], split: str) -> dict[str, int]:

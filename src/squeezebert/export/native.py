@@ -112,12 +112,14 @@ def write(source: str | Path, folder: Path, max_length: int | None = None) -> No
         save_file(model.tensors, folder / artifact.WEIGHTS)
     if model.checkpoint.tokenizer is not None:
         model.checkpoint.tokenizer.save(folder)
-    if model.manifest.head == "encoder" and not is_size(source) and (order := resolve(source) / ORDER).exists():
-        # Finetuning goes on from an encoder, maybe beside the teacher that it was cut from.
-        shutil.copyfile(order, folder / ORDER)
+    order = []
+    if not is_size(source) and (resolve(source) / ORDER).exists():
+        # Finetuning may go on from here, beside the teacher that it was cut from.
+        shutil.copyfile(resolve(source) / ORDER, folder / ORDER)
+        order = [ORDER]
     stored = {
         "files": {artifact.WEIGHTS: file_bytes(folder / artifact.WEIGHTS)},
-        "sha256": digests(folder, [artifact.WEIGHTS, *vocabulary(folder)]),
+        "sha256": digests(folder, [artifact.WEIGHTS, *order, *vocabulary(folder)]),
     }
     write_json(folder / artifact.CONFIG, model.config | stored)
     (folder / artifact.WEIGHTS).chmod((folder / artifact.CONFIG).stat().st_mode)

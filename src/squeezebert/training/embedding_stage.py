@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from squeezebert.model.embeddings import Embeddings
 from squeezebert.model.squeezebert import SqueezeBert
 from squeezebert.training.encoder_distillation import DistilledEncoder, relative_error
+from squeezebert.training.grouping import reordered
 from squeezebert.training.loop import LoopSettings, fit
 from squeezebert.training.losses import to_device, unwrapped
 from squeezebert.training.optimizer import build_optimizer
@@ -94,9 +95,12 @@ class _Loss:
 
     names = ("embedding_error",)
 
-    def __init__(self, teacher: Embeddings, device: torch.device, usual: RandomTokens) -> None:
+    def __init__(
+        self, teacher: Embeddings, device: torch.device, usual: RandomTokens, places: Tensor | None = None
+    ) -> None:
         self._teacher = teacher
         self._device = device
+        self._places = places
         self._scale = float(self._ask(usual)[1].square().sum(-1).mean())
 
     def count(self, batch: RandomTokens) -> tuple[float, ...]:
@@ -113,7 +117,7 @@ class _Loss:
     def _ask(self, batch: RandomTokens) -> tuple[list[Tensor], Tensor]:
         """The tokens on the device, and the teacher's vectors of them."""
         inputs = [to_device(each, self._device) for each in (batch.ids, batch.positions, batch.types)]
-        return inputs, self._teacher(*inputs)
+        return inputs, reordered(self._teacher(*inputs), self._places)
 
 
 def train_embedding(
@@ -122,6 +126,7 @@ def train_embedding(
     teacher: SqueezeBert,
     recipe: DistillationRecipe,
     *,
+    places: Tensor | None,
     folder: Path,
     seed: int,
     deadline: float,
@@ -133,6 +138,7 @@ def train_embedding(
         student: Its embeddings are trained in place.
         teacher: On the device, in evaluation mode.
         recipe: Steps, tokens of a step and learning rate.
+        places: Channel of the teacher that each of the student's stands for; None: its own.
         folder: Of the run.
         seed: Seed of the draw.
         deadline: Moment of ``time.monotonic()`` at which to stop with a saved state.
@@ -153,7 +159,7 @@ def train_embedding(
         seed=seed,
     )
     held_out = source.batch(recipe.embedding_steps, source.examples(0))
-    loss = _Loss(teacher.embeddings, accelerator.device, held_out)
+    loss = _Loss(teacher.embeddings, accelerator.device, held_out, places)
 
     def evaluate() -> tuple[float, Figures]:
         with torch.inference_mode():

@@ -81,9 +81,9 @@ class GeneralDistillation:
         self.source = source
         self.teacher = loaded.model.to(device)
         self.student = DistilledEncoder(model, loaded.config.hidden_size, recipe.distillation).to(device)
-        self.loss = EncoderDistillationLoss(
-            self.teacher, self.student.encoder, recipe.distillation, device, order_beside(source, order)
-        )
+        taken = order_beside(source, order)
+        self.loss = EncoderDistillationLoss(self.teacher, self.student.encoder, recipe.distillation, device, taken)
+        self._places = None if taken is None else taken.places.to(device)
         self.fingerprint = hash_files(checkpoint.resolve(source))
         self._recipe = recipe
 
@@ -92,8 +92,9 @@ class GeneralDistillation:
         recipe = self._recipe.distillation
         assert recipe is not None
         return not recipe.embedding_steps or train_embedding(
-            accelerator, self.student, self.teacher, recipe, folder=folder, seed=self._recipe.seed, deadline=deadline
-        )
+            accelerator, self.student, self.teacher, recipe,
+            places=self._places, folder=folder, seed=self._recipe.seed, deadline=deadline,
+        )  # fmt: skip
 
     def score(self, source: PretrainingSource, accelerator: Accelerator, precision: str) -> Figures:
         """Compare student and teacher on held-out text."""

@@ -144,23 +144,39 @@ def order_of_checkpoint(source: str) -> Order | None:
     """
     if folders.is_size(source):
         return None
-    path = folders.resolve(source) / folders.ORDER
+    folder = folders.resolve(source)
+    path = folder / folders.ORDER
     if not path.exists():
         return None
     try:
-        return Order.from_dict(read_json(path))
+        order = Order.from_dict(read_json(path))
+        found = [(len(order.channels),), *((len(each),) for each in (*order.heads, *order.neurons))]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: holds no order of channels ({error!r}); take the one that the run wrote") from None
+    config = folders.read_config(folder)
+    layers = config.num_hidden_layers
+    wanted = [config.hidden_size, *[config.num_attention_heads] * layers, *[config.intermediate_size] * layers]
+    if found != [(size,) for size in wanted]:
+        raise InputError(f"{path}: is the order of a model of other sizes; take the one that the run wrote")
+    return order
 
 
 def order_beside(teacher: str | None, student: Order | None) -> Order | None:
     """The order in which a teacher's channels are to be put, so that they stand as the student's do; None: as they are.
 
     Raises:
-        InputError: The teacher was put in another order than the student.
+        InputError: The teacher was put in another order than the student, or in one that nothing tells.
     """
-    taught = None if teacher is None or student is None else order_of_checkpoint(teacher)
-    if student is None or taught is None:
+    if teacher is None or student is None:
+        return student
+    taught = order_of_checkpoint(teacher)
+    if taught is None:
+        config = folders.read_object(folders.resolve(teacher) / folders.CONFIG)
+        if any(config.get(name, 1) != 1 for name in _FIELDS):
+            raise InputError(
+                f"{teacher}: has groups, and nothing tells in which order its channels stand; take what the student "
+                "came from, or compare no hidden states"
+            )
         return student
     if taught.to_dict() != student.to_dict():
         raise InputError(

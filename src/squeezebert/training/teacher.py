@@ -21,11 +21,12 @@ from squeezebert import artifact, checkpoint
 from squeezebert.data.collate import Batch, collate
 from squeezebert.data.examples import Example
 from squeezebert.errors import InputError, require
+from squeezebert.folder import ORDER
 from squeezebert.model import hf
 from squeezebert.training.losses import forward
 
-_DECISIVE = (checkpoint.CONFIG, *checkpoint.WEIGHT_FILES, *checkpoint.TOKENIZER_FILES)
-"""Files of a checkpoint that decide what it says of a text."""
+_DECISIVE = (checkpoint.CONFIG, ORDER, *checkpoint.WEIGHT_FILES, *checkpoint.TOKENIZER_FILES)
+"""Files of a checkpoint that decide what it says of a text, and which of its channels is which."""
 _CHUNK = 1 << 20
 
 

@@ -107,7 +107,8 @@ struct AmxAttention {
         if (t >= tokens) continue;
         const RowScale row = row_scale_of(call.k + t * call.stride, size, level);
         key_scale[t] = row.scale;
-        to_bytes(call.k + t * call.stride, size, row.inverse, sixteen_high + (t - first) * deep, sixteen_low + (t - first) * deep);
+        to_bytes(call.k + t * call.stride, size, row.inverse, sixteen_high + (t - first) * deep,
+                 sixteen_low + (t - first) * deep);
       }
       const auto turn = [&](const uint8_t* rows, uint8_t* to) {
         for (int i = 0; i < deep; i += 64)

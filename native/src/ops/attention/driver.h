@@ -205,7 +205,7 @@ struct AttentionDriver {
         int16_t* row = sixteen + (t - first) * padded_pairs * 2;
         const RowScale scale = t < tokens ? row_scale_of(call.k + t * call.stride, size, level) : RowScale{0.0f, 0.0f};
         key_scale[t] = scale.scale;
-        if (scale.inverse == 0.0f)
+        if (scale.scale == 0.0f)
           std::memset(row, 0, sizeof(int16_t) * padded_size);
         else
           to_int16(call.k + t * call.stride, size, scale.inverse, row);
