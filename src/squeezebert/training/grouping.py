@@ -150,13 +150,13 @@ def order_of_checkpoint(source: str) -> Order | None:
         return None
     try:
         order = Order.from_dict(read_json(path))
-        found = [(len(order.channels),), *((len(each),) for each in (*order.heads, *order.neurons))]
+        found = [len(each) for each in (order.channels, *order.heads, *order.neurons)]
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: holds no order of channels ({error!r}); take the one that the run wrote") from None
     config = folders.read_config(folder)
     layers = config.num_hidden_layers
     wanted = [config.hidden_size, *[config.num_attention_heads] * layers, *[config.intermediate_size] * layers]
-    if found != [(size,) for size in wanted]:
+    if found != wanted:
         raise InputError(f"{path}: is the order of a model of other sizes; take the one that the run wrote")
     return order
 
