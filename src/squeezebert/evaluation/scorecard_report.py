@@ -10,6 +10,7 @@ from squeezebert.data.tasks import Coverage
 from squeezebert.errors import require
 from squeezebert.evaluation.scorecard import Suite, score_suites
 from squeezebert.files import atomic_path, write_json, write_text
+from squeezebert.training.glue_presets import DISTILLATION
 
 
 def write_scorecard(suites: Sequence[Suite], folder: str | Path) -> None:
@@ -153,7 +154,7 @@ def _describe_suite(name: str, suite: Mapping[str, Any], *, several: bool) -> li
             ]
         ),
         _table(
-            [*_PROVENANCE, *(_DISTILLATION if suite["teachers"] else ()), "finished", "where the values come from"],
+            [*_PROVENANCE, *(DISTILLATION if suite["teachers"] else ()), "finished", "where the values come from"],
             [_provenance(task, record) for task, record in tasks.items()],
         ),
         "```\n" + "\n".join(record["command"] for record in tasks.values()) + "\n```",
@@ -161,7 +162,6 @@ def _describe_suite(name: str, suite: Mapping[str, Any], *, several: bool) -> li
 
 
 _PROVENANCE = ("task", "start", "seeds", "rate", "dropout", "epochs", "batch")
-_DISTILLATION = ("alpha", "temperature", "hidden")
 
 
 def _rows(data: Mapping[str, Mapping[str, int]], split: str) -> dict[str, int]:
@@ -180,7 +180,7 @@ def _provenance(task: str, record: Mapping[str, Any]) -> list[str]:
         f"{settings['dropout']:g}",
         str(settings["epochs"]),
         str(settings["batch_size"]),
-        *(f"{settings[name]:g}" for name in _DISTILLATION if name in settings),
+        *(f"{settings[name]:g}" for name in DISTILLATION if name in settings),
         record["finished"],
         " ".join(record["source"].split()),
     ]
