@@ -344,6 +344,39 @@ def test_pairs_in_both_orders(corpus: Text) -> None:
     assert_equal(batch, one.batch(3))
 
 
+@pytest.mark.parametrize("both_orders", [False, True])
+@pytest.mark.parametrize("corpus", [BOOKS, STUBS], ids=["books", "stubs"])
+def test_passages_overlap_at_first(corpus: Text, both_orders: bool) -> None:
+    overlapping = source(corpus, both_orders=both_orders, overlap=5, overlap_steps=8)
+    plain = source(corpus, both_orders=both_orders)
+    shares = []
+    for step in range(8):
+        repeated = []
+        for group in overlapping.groups(step):
+            (first_start, first_stop), (second_start, second_stop) = group.segments
+            swapped = group.sentence_order_labels == 1
+            earlier_start, earlier_stop = (np.where(swapped, b, a) for a, b in zip(*group.segments, strict=True))
+            later_start, later_stop = (np.where(swapped, a, b) for a, b in zip(*group.segments, strict=True))
+            document_start = corpus.sentence_offsets[corpus.document_offsets[group.documents]]
+            document_stop = corpus.sentence_offsets[corpus.document_offsets[group.documents + 1]]
+            assert (document_start <= earlier_start).all()
+            assert (later_stop <= document_stop).all()
+            assert (earlier_start <= later_start).all(), "the later passage stays within what it repeats"
+            assert (first_start < first_stop).all()
+            assert (second_start < second_stop).all()
+            repeated.append(earlier_stop - later_start)
+            if both_orders:
+                # Which of the two comes first decides which loses an odd token.
+                assert np.abs(repeated[-1][::2] - repeated[-1][1::2]).max() <= 2
+        tokens = np.concatenate(repeated)
+        assert tokens.max() <= 5
+        shares.append((tokens > 0).mean())
+    assert shares[0] > 0.3, "all of them, less those that lost the place where they meet to the room"
+    assert np.mean(shares[:4]) > 1.5 * np.mean(shares[4:])
+    assert_equal(overlapping.batch(8), plain.batch(8))
+    assert_equal(overlapping.batch(3), overlapping.batch(3))
+
+
 def test_single_sentences_are_left_out_or_used_for_masking_only() -> None:
     corpus = Text(np.arange(5, 105), np.array([0, 40, 60, 80, 100]), np.array([0, 1, 3, 4]))
     pairs = source(corpus, batch_size=4)
@@ -371,6 +404,10 @@ def test_every_row_of_pairs_is_labelled() -> None:
         ({"group_size": 7}, "group_size"),
         ({"both_orders": True, "mlm_only": True}, "both_orders"),
         ({"both_orders": True, "batch_size": 63}, "both_orders"),
+        ({"overlap": 3}, "overlap and overlap_steps"),
+        ({"overlap_steps": 3}, "overlap and overlap_steps"),
+        ({"overlap": -1, "overlap_steps": -1}, "overlap and overlap_steps"),
+        ({"overlap": 3, "overlap_steps": 3, "mlm_only": True}, "overlap and overlap_steps"),
     ],
 )
 def test_bad_settings_are_named(changes: dict[str, Any], message: str) -> None:

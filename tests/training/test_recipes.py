@@ -185,6 +185,21 @@ def test_weight_of_the_sentence_order_goes_without_a_teacher() -> None:
             load_recipe(name, [*changes, "sentence_order_weight=4"])
 
 
+def test_overlaps_go_with_the_sentence_order() -> None:
+    changes = ["phases.0.overlap=4", "phases.0.overlap_steps=10"]
+    assert load_recipe("laptop", changes).phases[0].overlap_steps == 10
+    for name, change in (("laptop", "mlm_only=true"), ("cut-laptop", "seed=1")):
+        with pytest.raises(InputError, match="overlap is for runs that learn the sentence order"):
+            load_recipe(name, [change, *changes])
+    for change in changes:
+        with pytest.raises(InputError, match="overlap and overlap_steps go together"):
+            load_recipe("laptop", [change])
+    with pytest.raises(InputError, match="overlap must be at least 0"):
+        load_recipe("laptop", ["phases.0.overlap=-1"])
+    # Runs begun before there were overlaps can go on.
+    assert "overlap" not in load_recipe("laptop").to_dict()["phases"][0]
+
+
 def test_both_orders_go_with_the_sentence_order() -> None:
     assert load_recipe("laptop", ["both_orders=true"]).both_orders
     for name, change in (("laptop", "mlm_only=true"), ("distil-laptop", "distillation.mlm=1")):

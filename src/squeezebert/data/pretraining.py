@@ -23,6 +23,11 @@ every row of a batch of pairs has a label.
 after the other, with masks of their own. What a model says of a pair in either order then falls out of the gradient of
 sentence order, and the little that depends on the order is left.
 
+**Overlaps.** What tells the order of two passages is faint, and of two in their own words a small model finds nothing
+within a few thousand rows, for it does not know yet where to look. With ``overlap`` the later passage of a pair begins,
+at first, with the last tokens of the earlier one: the place where the two meet, which holds what there is to find, then
+speaks clearly. The share of such pairs falls to none; held-out text never has any.
+
 Shapes: ``B`` rows of a batch, ``R`` rows of a group, ``T`` tokens, ``M`` masked tokens, ``N`` tokens without padding.
 """
 
@@ -130,6 +135,9 @@ class PretrainingSource:
         mlm_only: One passage a row instead of a pair, and no sentence-order labels.
         short_probability: Share of the groups that are given a shorter length.
         both_orders: Give each pair in both orders, in neighbouring rows.
+        overlap: Most tokens at the end of a pair's earlier passage that its later one repeats; their number is drawn
+            from 1 on.
+        overlap_steps: Steps over which the share of the pairs that overlap falls from all to none, evenly.
         group_size: Rows that share a length; best the rows that a device takes at once. None: 32, or the largest
             smaller power of two that divides ``batch_size``.
         unpad: Also give ``token_indices``.
@@ -150,6 +158,8 @@ class PretrainingSource:
         mlm_only: bool = False,
         short_probability: float = 0.1,
         both_orders: bool = False,
+        overlap: int = 0,
+        overlap_steps: int = 0,
         group_size: int | None = None,
         unpad: bool = False,
     ) -> None:
@@ -169,6 +179,10 @@ class PretrainingSource:
             raise InputError(f"pretraining: group_size {group_size} does not divide batch_size {batch_size}")
         if both_orders and (mlm_only or group_size % 2):
             raise InputError("pretraining: both_orders needs pairs, not mlm_only, and an even group_size")
+        if overlap < 0 or overlap_steps < 0 or (overlap == 0) != (overlap_steps == 0) or (overlap and mlm_only):
+            raise InputError(
+                "pretraining: overlap and overlap_steps go together, above 0, and need pairs, not mlm_only"
+            )
         self.corpus = corpus
         self.vocabulary = vocabulary
         self.length = length
@@ -178,6 +192,8 @@ class PretrainingSource:
         self.mlm_only = mlm_only
         self.short_probability = short_probability
         self.both_orders = both_orders
+        self.overlap = overlap
+        self.overlap_steps = overlap_steps
         self.group_size = group_size
         self.unpad = unpad
         self._groups_per_step = batch_size // group_size
@@ -236,7 +252,7 @@ class PretrainingSource:
         """Give the rows of a step as stretches of the corpus: what :meth:`batch` fills with tokens."""
         widths, members = self._step(step)
         return [
-            self._draw(int(width), group, generator_at(self.seed, _ROWS, step, place))
+            self._draw(step, int(width), group, generator_at(self.seed, _ROWS, step, place))
             for place, (width, group) in enumerate(zip(widths, members, strict=True))
         ]
 
@@ -293,7 +309,7 @@ class PretrainingSource:
             )
         return self._orders[epoch]
 
-    def _draw(self, width: int, members: _Members, generator: np.random.Generator) -> Group:
+    def _draw(self, step: int, width: int, members: _Members, generator: np.random.Generator) -> Group:
         """Choose the sentences of a group's rows, and the order of each pair."""
         corpus, documents = self.corpus, members.documents
         size = self._document_tokens[documents]
@@ -308,20 +324,30 @@ class PretrainingSource:
             stretch = shorten(corpus.sentence_offsets[first], corpus.sentence_offsets[end], room, generator)
             return Group(width, documents, (stretch,), None)
         first, boundary, end = neighbours(corpus.sentence_offsets, first, end, start, room, generator)
+        overlaps = self._overlaps(step, len(documents), generator)
         if self.both_orders:
             documents, room, first, boundary, end = (
                 np.repeat(each, 2) for each in (documents, room, first, boundary, end)
             )
+            overlaps = None if overlaps is None else np.repeat(overlaps, 2)
         pairs = order_pairs(
-            corpus.sentence_offsets, first, boundary, end, room, generator, both_orders=self.both_orders
+            corpus.sentence_offsets, first, boundary, end, room, generator, both_orders=self.both_orders,
+            overlaps=overlaps,
         )  # fmt: skip
         segments = ((pairs.first_start, pairs.first_stop), (pairs.second_start, pairs.second_stop))
         return Group(width, documents, segments, pairs.labels)
 
+    def _overlaps(self, step: int, pairs: int, generator: np.random.Generator) -> Int64 | None:
+        """Tokens by which each pair overlaps; None where no pair does any more."""
+        if step >= self.overlap_steps:
+            return None
+        overlapping = generator.random(pairs) < 1 - step / self.overlap_steps
+        return np.where(overlapping, generator.integers(1, self.overlap + 1, size=pairs), 0)
+
     def _fill(self, step: int, place: int, width: int, members: _Members) -> _Filled:
         """Put the tokens of a group's rows into place and mask some."""
         generator = generator_at(self.seed, _ROWS, step, place)
-        group = self._draw(width, members, generator)
+        group = self._draw(step, width, members, generator)
         vocabulary, tokens = self.vocabulary, self.corpus.tokens
         ids_RT = np.full((self.group_size, width), vocabulary.pad_id, dtype=np.int64)
         types_RT = np.zeros_like(ids_RT)

@@ -144,6 +144,7 @@ def order_pairs(
     generator: np.random.Generator,
     *,
     both_orders: bool = False,
+    overlaps: Int64 | None = None,
 ) -> Pairs:
     """Swap half of the pairs, and shorten them to the room there is.
 
@@ -155,9 +156,14 @@ def order_pairs(
         tokens: Most tokens of a pair, at least 2. *Shape:* ``[R]``
         generator: Source of chance.
         both_orders: Rows ``2i`` and ``2i+1`` are one pair; swap one of the two.
+        overlaps: Tokens at the end of each earlier stretch that the later one begins with, too; at most the whole
+            stretch. None: no two overlap. *Shape:* ``[R]``
     """
     earlier = sentence_offsets[first], sentence_offsets[boundary]
-    later = sentence_offsets[boundary], sentence_offsets[end]
+    later_start = sentence_offsets[boundary]
+    if overlaps is not None:
+        later_start = np.maximum(later_start - overlaps, earlier[0])
+    later = later_start, sentence_offsets[end]
     labels = generator.integers(2, size=len(first))
     beginnings = generator.random(len(first)) < 0.5
     if both_orders:

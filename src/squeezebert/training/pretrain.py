@@ -485,6 +485,8 @@ def _source(corpus: Corpus, vocabulary: Vocabulary, recipe: Recipe, index: int) 
         mlm_only=recipe.mlm_only,
         short_probability=recipe.short_probability,
         both_orders=recipe.both_orders,
+        overlap=phase.overlap,
+        overlap_steps=phase.overlap_steps,
     )
 
 

@@ -46,9 +46,18 @@ class PhaseRecipe:
     """Exponent of the polynomial along which the learning rate then falls to zero."""
     micro_batch_size: int = 32
     """Rows that a process computes at once; less needs less memory and changes no result."""
+    overlap: int = 0
+    """Most tokens at the end of a pair's earlier passage that its later one repeats, at first: the place where the two
+    meet should speak clearly. 0: passages never overlap."""
+    overlap_steps: int = 0
+    """Steps over which the share of the pairs that overlap falls from all to none, evenly."""
 
     def __post_init__(self) -> None:
         _check("length", self.length, self.length >= 8, "at least 8")
+        for name in ("overlap", "overlap_steps"):
+            _check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
+        if (self.overlap == 0) != (self.overlap_steps == 0):
+            raise InputError("recipe: overlap and overlap_steps go together; give both, or neither")
         for name in ("batch_size", "micro_batch_size"):
             _check(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
         _check("learning_rate", self.learning_rate, 0 < self.learning_rate < 1, "above 0 and below 1")
@@ -215,6 +224,8 @@ class Recipe:
             )
         if self.both_orders and self.predicts != "pretraining":
             raise InputError("recipe: both_orders is for runs that learn the sentence order")
+        if any(phase.overlap for phase in self.phases) and self.predicts != "pretraining":
+            raise InputError("recipe: overlap is for runs that learn the sentence order")
         for index, phase in enumerate(self.phases):
             if self.both_orders and phase.batch_size % 2:
                 raise InputError(f"recipe: both_orders needs an even phases.{index}.batch_size, not {phase.batch_size}")
@@ -267,7 +278,11 @@ class Recipe:
             del values["distillation"]
         else:
             values["distillation"]["layers"] = list(self.distillation.layers)
-        return values | {"phases": list(values["phases"])}
+        phases = [
+            {name: value for name, value in phase.items() if value or not name.startswith("overlap")}
+            for phase in values["phases"]
+        ]
+        return values | {"phases": phases}
 
 
 def _check(name: str, value: float, fine: bool, rule: str) -> None:
