@@ -371,8 +371,8 @@ def test_passages_overlap_at_first(corpus: Text, both_orders: bool) -> None:
         tokens = np.concatenate(repeated)
         assert tokens.max() <= 5
         shares.append((tokens > 0).mean())
-    assert shares[0] > 0.3, "all of them, less those that lost the place where they meet to the room"
-    assert np.mean(shares[:4]) > 1.5 * np.mean(shares[4:])
+    # All of them at first, less those that lost the place where they meet to the room.
+    assert np.mean(shares[:4]) > max(0.2, 1.5 * np.mean(shares[4:]))
     assert_equal(overlapping.batch(8), plain.batch(8))
     assert_equal(overlapping.batch(3), overlapping.batch(3))
 

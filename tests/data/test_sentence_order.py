@@ -224,3 +224,21 @@ def test_shorten_reaches_every_part() -> None:
     np.testing.assert_allclose(np.bincount(start, minlength=7) / 5000, 1 / 7, atol=0.02)
     start, stop = shorten(np.array([3]), np.array([5]), np.array([9]), np.random.default_rng(0))
     assert (start[0], stop[0]) == (3, 5)
+
+
+def test_later_stretch_repeats_the_end_of_the_earlier_one(offsets: np.ndarray) -> None:
+    first = np.arange(0, 3000, 3)
+    overlaps = np.random.default_rng(2).integers(0, 40, size=len(first))
+    room = np.full(len(first), 10**6)
+    pairs = order_pairs(offsets, first, first + 1, first + 2, room, np.random.default_rng(0), overlaps=overlaps)
+    plain = order_pairs(offsets, first, first + 1, first + 2, room, np.random.default_rng(0))
+    assert np.array_equal(pairs.labels, plain.labels)
+    swapped = pairs.labels == 1
+    sentence = offsets[first + 1] - offsets[first]
+    assert (overlaps > sentence).any()
+    later = np.where(swapped, pairs.first_start, pairs.second_start)
+    assert np.array_equal(offsets[first + 1] - later, np.minimum(overlaps, sentence))
+    for name in ("first_stop", "second_stop"):
+        assert np.array_equal(getattr(pairs, name), getattr(plain, name))
+    earlier = np.where(swapped, pairs.second_start, pairs.first_start)
+    assert np.array_equal(earlier, offsets[first])
