@@ -250,6 +250,20 @@ def test_a_teacher_with_other_labels_is_told_before_the_first_run(
     assert not make().output.exists()
 
 
+def test_a_teacher_whose_layers_cannot_be_compared_is_told_before_the_first_run(
+    make: Callable[..., SuiteSettings], tmp_path: Path, save_classifier: Callable[..., Path]
+) -> None:
+    path = tmp_path / "presets.toml"
+    path.write_text(path.read_text().replace("[rte]\n", "[rte]\nhidden = 1.0\n"))
+    student = run_suite(make(output=tmp_path / "students", tasks=("mnli",)))
+    for name in _TASKS:
+        shutil.copytree(save_classifier(GLUE[name].labels), tmp_path / "teachers" / name)
+    changes = {"model": str(student / "mnli"), "teachers": str(tmp_path / "teachers")}
+    with pytest.raises(InputError, match=r"teachers/rte: .*leave hidden out"):
+        run_suite(make(**changes))
+    assert not make().output.exists()
+
+
 def test_a_run_that_is_at_work_is_left_alone(make: Callable[..., SuiteSettings]) -> None:
     settings = make(tasks=("rte",))
     glue_suite._begin(settings)

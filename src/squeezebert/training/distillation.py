@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from squeezebert import checkpoint
 from squeezebert.data.collate import Batch
 from squeezebert.data.examples import Example, Label
 from squeezebert.data.tables import Columns, load_table
@@ -20,7 +21,7 @@ from squeezebert.model.config import ModelConfig
 from squeezebert.tokenizer import Tokenizer
 from squeezebert.training.batches import EncodedExamples
 from squeezebert.training.distillation_loss import DistillationLoss
-from squeezebert.training.grouping import Order, order_beside
+from squeezebert.training.grouping import Order, order_beside, order_of_checkpoint
 from squeezebert.training.hidden_states import HiddenStateLoss
 from squeezebert.training.loop import Objective
 from squeezebert.training.losses import ClassificationLoss
@@ -94,6 +95,25 @@ class Distillation:
             labelled=len(examples) - len(self.unlabelled),
             hidden=hidden,
         )
+
+
+def check_hidden_states(settings: FinetuneSettings, model: str) -> None:
+    """Load a run's teacher and look whether its hidden states can be compared with a student's, and do no more.
+
+    Args:
+        settings: The run's.
+        model: A student like the run's, which may not be made yet: a folder, hub id or name of a model in the package.
+
+    Raises:
+        InputError: They cannot; see :class:`HiddenStateLoss` and :func:`order_beside`.
+    """
+    folder, teacher = checkpoint.resolve(model), settings.teacher[0]
+    config = checkpoint.read_config(folder)
+    length = settings.max_length or config.max_position_embeddings
+    HiddenStateLoss(
+        teacher, config, Tokenizer.load(folder), max_length=length, weight=settings.hidden,
+        device=torch.device("cpu"), order=order_beside(teacher, order_of_checkpoint(model)),
+    )  # fmt: skip
 
 
 def read_distillation(settings: FinetuneSettings, task: Task) -> Distillation:

@@ -27,6 +27,7 @@ from squeezebert.errors import InputError
 from squeezebert.evaluation.scorecard import RECORD, SUITE, read_suite
 from squeezebert.evaluation.scorecard_report import write_scorecard
 from squeezebert.files import read_json, write_json, write_text
+from squeezebert.training.distillation import check_hidden_states
 from squeezebert.training.finetune import finetune
 from squeezebert.training.glue_presets import DISTILLATION, NINE, Preset, load_presets
 from squeezebert.training.progress import say
@@ -125,6 +126,9 @@ def run_suite(settings: SuiteSettings) -> Path | None:
     for name, plan in todo.items():
         for teacher in plan.settings.teacher:
             match_labels(Teacher.open(teacher), GLUE[name])
+        # A model that is named by its size has no vocabulary yet.
+        if plan.settings.teacher and plan.settings.hidden and not checkpoint.is_size(settings.model):
+            check_hidden_states(plan.settings, settings.model)
     _begin(settings)
     data = {name: _coverage(name, settings.data_dir) for name in todo}
     say(f"{settings.output}: {len(plans) - len(todo)} of {len(plans)} tasks finished; presets {settings.preset_name}")
