@@ -67,6 +67,23 @@ inline F32x16 scale_by_power(F32x16 a, F32x16 n) {
 inline void store_int8(int8_t* p, F32x16 x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x.v)));
 }
+// Sixty-four of them at once, `shift` added after rounding.
+inline void store_int8(int8_t* p, const F32x16 (&x)[4], int shift) {
+  const auto two = [&](int i) {
+    const __m512i packed = _mm512_packs_epi32(_mm512_cvtps_epi32(x[i].v), _mm512_cvtps_epi32(x[i + 1].v));
+    return _mm512_adds_epi16(packed, _mm512_set1_epi16(static_cast<int16_t>(shift)));
+  };
+  // Packing goes by quarters of a register: four bytes of x[0], x[1], x[2], x[3], then the next four of each.
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, _mm512_packs_epi16(two(0), two(2))));
+}
+// Of n bytes, a multiple of 64.
+inline int32_t sum_int8(const int8_t* p, int n) {
+  __m512i total = _mm512_setzero_si512();
+  for (int i = 0; i < n; i += 64)
+    total = _mm512_add_epi64(total, _mm512_sad_epu8(_mm512_xor_si512(_mm512_loadu_si512(p + i), _mm512_set1_epi8(-128)), _mm512_setzero_si512()));
+  return static_cast<int32_t>(_mm512_reduce_add_epi64(total)) - 128 * n;
+}
 inline void store_int16(int16_t* p, F32x16 x) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(x.v)));
 }
@@ -277,6 +294,14 @@ inline void store_pairs(int16_t* p, F32x16 even, F32x16 odd) {
 #endif
 
 #if !SQB_SIMD_AVX512
+inline void store_int8(int8_t* p, const F32x16 (&x)[4], int shift) {
+  for (int i = 0; i < 4; ++i) store_int8(p + 16 * i, round(x[i]) + set1(static_cast<float>(shift)));
+}
+inline int32_t sum_int8(const int8_t* p, int n) {
+  int32_t total = 0;
+  for (int i = 0; i < n; ++i) total += p[i];
+  return total;
+}
 inline F32x16 load_first(const float* p, int n) {
   float all[16] = {};
   std::memcpy(all, p, sizeof(float) * static_cast<size_t>(n));

@@ -27,13 +27,14 @@ inline void quantize_blocks(const float* const (&x)[R], float floor, const Quant
 
   const float levels = symmetric ? 127.0f : 252.0f;
   float inverse[R], shift[R];
-  bool has_wide[R], any_wide = false;
+  bool has_wide[R], is_plain = true;  // plain: finite, and nothing wide
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
     float top = largest(top16[r]);
-    const float limit = sum(sum16[r]) * ((n > 192 ? static_cast<float>(n) / 12.0f : 16.0f) / static_cast<float>(n));
+    const float all = sum(sum16[r]);
+    const float limit = all * ((n > 192 ? static_cast<float>(n) / 12.0f : 16.0f) / static_cast<float>(n));
     has_wide[r] = top > limit;
-    any_wide |= has_wide[r];
+    is_plain &= !has_wide[r] && all - all == 0.0f;
     if (has_wide[r]) {
       F32x16 rest = set1(0.0f);
       const auto look_again = [&](F32x16 v) { rest = max(zero_above(symmetric ? abs(v) : v, set1(limit)), rest); };
@@ -52,30 +53,25 @@ inline void quantize_blocks(const float* const (&x)[R], float floor, const Quant
     out.wide_count[place + r] = 0;
   }
 
-  F32x16 total[R];
+  // What is plain lies within -127..127 as it comes.
+  const int first = is_plain ? n / 64 * 64 : 0;
+  for (int i = 0; i < first; i += 64)
 #pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) total[r] = set1(0.0f);
-  if (!any_wide) {
-    // |x * inverse| rounds to 127 at most, so this holds back no more than NaN, which becomes what it becomes beside wide
-    // entries.
-    for (int i = 0; i < whole; i += 16)
+    for (int r = 0; r < R; ++r) {
+      F32x16 v[4];
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) {
-        F32x16 v = round(load(x[r] + i) * set1(inverse[r]));
-        if constexpr (!symmetric) v = v + set1(shift[r]);
-        v = max(min(v, set1(127.0f)), set1(-127.0f));
-        total[r] = total[r] + v;
-        store_int8(q[r] + i, v);
-      }
-  }
+      for (int j = 0; j < 4; ++j) v[j] = load(x[r] + i + 16 * j) * set1(inverse[r]);
+      store_int8(q[r] + i, v, symmetric ? 0 : static_cast<int>(shift[r]));
+    }
   for (int r = 0; r < R; ++r) {
-    for (int i = any_wide ? 0 : whole; i < out.block_stride; i += 16) {
+    F32x16 total = set1(0.0f);
+    for (int i = first; i < out.block_stride; i += 16) {
       const int left = n - i;
       F32x16 v = left >= 16 ? load(x[r] + i) : left > 0 ? load_first(x[r] + i, left) : set1(0.0f);
       v = round(v * set1(inverse[r])) + set1(shift[r]);
       if (left < 16) v = fill_beyond(v, left > 0 ? left : 0, 0.0f);
       const F32x16 clamped = max(min(v, set1(127.0f)), set1(-127.0f));
-      total[r] = total[r] + clamped;
+      total = total + clamped;
       store_int8(q[r] + i, clamped);
       if (has_wide[r]) {
         float all[16];
@@ -87,7 +83,7 @@ inline void quantize_blocks(const float* const (&x)[R], float floor, const Quant
         }
       }
     }
-    out.sum[place + r] = static_cast<int32_t>(sum(total[r]));
+    out.sum[place + r] = sum_int8(q[r], first) + static_cast<int32_t>(sum(total));
   }
 }
 
