@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from squeezebert.data.sentence_order import Pairs, neighbours, order_pairs, passages, shorten
+from squeezebert.data.sentence_order import Pairs, neighbours, order_pairs, overlap, passages, shorten
 
 ROWS = 4000
 
@@ -226,19 +226,44 @@ def test_shorten_reaches_every_part() -> None:
     assert (start[0], stop[0]) == (3, 5)
 
 
-def test_later_stretch_repeats_the_end_of_the_earlier_one(offsets: np.ndarray) -> None:
-    first = np.arange(0, 3000, 3)
-    overlaps = np.random.default_rng(2).integers(0, 40, size=len(first))
-    room = np.full(len(first), 10**6)
-    pairs = order_pairs(offsets, first, first + 1, first + 2, room, np.random.default_rng(0), overlaps=overlaps)
-    plain = order_pairs(offsets, first, first + 1, first + 2, room, np.random.default_rng(0))
+def test_overlapping_pairs(offsets: np.ndarray, documents: np.ndarray) -> None:
+    """The later stretch begins with the end of the earlier one; sizes, orders and documents stay."""
+    lowest, highest, start, tokens, generator = places(offsets, documents, 125)
+    stretches = neighbours(offsets, lowest, highest, start, tokens, generator)
+    plain = order_pairs(offsets, *stretches, tokens, generator)
+    repeated = generator.integers(0, 40, size=ROWS)
+    pairs = overlap(plain, repeated, generator.random(ROWS), offsets[lowest], offsets[highest])
+    first, second = pairs.first_stop - pairs.first_start, pairs.second_stop - pairs.second_start
     assert np.array_equal(pairs.labels, plain.labels)
+    assert np.array_equal(first, plain.first_stop - plain.first_start)
+    assert np.array_equal(second, plain.second_stop - plain.second_start)
+    assert (np.minimum(pairs.first_start, pairs.second_start) >= offsets[lowest]).all()
+    assert (np.maximum(pairs.first_stop, pairs.second_stop) <= offsets[highest]).all()
     swapped = pairs.labels == 1
-    sentence = offsets[first + 1] - offsets[first]
-    assert (overlaps > sentence).any()
-    later = np.where(swapped, pairs.first_start, pairs.second_start)
-    assert np.array_equal(offsets[first + 1] - later, np.minimum(overlaps, sentence))
-    for name in ("first_stop", "second_stop"):
-        assert np.array_equal(getattr(pairs, name), getattr(plain, name))
-    earlier = np.where(swapped, pairs.second_start, pairs.first_start)
-    assert np.array_equal(earlier, offsets[first])
+    shared = np.where(swapped, pairs.second_stop - pairs.first_start, pairs.first_stop - pairs.second_start)
+    expected = np.minimum(repeated, np.minimum(first, second))
+    assert (expected < repeated).any(), "some stretches are shorter than what they were to repeat"
+    assert np.array_equal(shared[repeated > 0], expected[repeated > 0])
+    assert np.array_equal(pairs.first_start[repeated == 0], plain.first_start[repeated == 0])
+    assert np.array_equal(pairs.second_start[repeated == 0], plain.second_start[repeated == 0])
+
+
+def test_edges_of_overlapping_pairs_tell_nothing(offsets: np.ndarray, documents: np.ndarray) -> None:
+    """Neither where in a sentence it begins and ends, nor its size, tells the later stretch from the earlier one."""
+    lowest, highest, start, tokens, generator = places(offsets, documents, 125, rows=5 * ROWS)
+    stretches = neighbours(offsets, lowest, highest, start, tokens, generator)
+    plain = order_pairs(offsets, *stretches, tokens, generator)
+    repeated = np.full(len(lowest), 16)
+    pairs = overlap(plain, repeated, generator.random(len(lowest)), offsets[lowest], offsets[highest])
+    swapped = pairs.labels == 1
+    room = offsets[highest] - offsets[lowest] > 1000  # else both often begin at the edges of their document
+    figures = []
+    for begin, stop in ((pairs.first_start, pairs.first_stop), (pairs.second_start, pairs.second_stop)):
+        into_sentence = begin - offsets[np.searchsorted(offsets, begin, side="right") - 1]
+        to_end = offsets[np.searchsorted(offsets, begin, side="right")] - begin
+        before_end = stop - offsets[np.searchsorted(offsets, stop, side="left") - 1]
+        figures.append(np.stack([into_sentence, to_end, before_end, stop - begin]))
+    earlier, later = (np.where(swapped, b, a)[:, room] for a, b in (figures, figures[::-1]))
+    error = np.sqrt((earlier.var(axis=1) + later.var(axis=1)) / room.sum())
+    assert (np.abs(earlier.mean(axis=1) - later.mean(axis=1)) < 4 * error).all()
+    assert np.abs((earlier == 0).mean(axis=1) - (later == 0).mean(axis=1)).max() < 0.01

@@ -23,10 +23,10 @@ every row of a batch of pairs has a label.
 after the other, with masks of their own. What a model says of a pair in either order then falls out of the gradient of
 sentence order, and the little that depends on the order is left.
 
-**Overlaps.** What tells the order of two passages is faint, and of two in their own words a small model finds nothing
-within a few thousand rows, for it does not know yet where to look. With ``overlap`` the later passage of a pair begins,
-at first, with the last tokens of the earlier one: the place where the two meet, which holds what there is to find, then
-speaks clearly. The share of such pairs falls to none; held-out text never has any.
+**Overlaps.** What tells the order of two passages is faint, and a small model finds nothing of it within some ten
+thousand rows: it does not know where to look. With ``overlap`` the later passage of a pair begins, at first, with the
+last tokens of the earlier one, so that the place where the two meet speaks clearly. (A masked token there may stand in
+the other passage.) The share of such pairs falls to none; held-out text never has any.
 
 Shapes: ``B`` rows of a batch, ``R`` rows of a group, ``T`` tokens, ``M`` masked tokens, ``N`` tokens without padding.
 """
@@ -41,7 +41,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezebert.data.masking import Masking, Vocabulary, generator_at, mask_tokens
-from squeezebert.data.sentence_order import neighbours, order_pairs, passages, shorten
+from squeezebert.data.sentence_order import Pairs, neighbours, order_pairs, overlap, passages, shorten
 from squeezebert.errors import InputError
 
 Int64 = NDArray[np.int64]
@@ -137,7 +137,8 @@ class PretrainingSource:
         both_orders: Give each pair in both orders, in neighbouring rows.
         overlap: Most tokens at the end of a pair's earlier passage that its later one repeats; their number is drawn
             from 1 on.
-        overlap_steps: Steps over which the share of the pairs that overlap falls from all to none, evenly.
+        overlap_steps: Steps, from the first on, over which the share of the pairs that overlap falls from all to none,
+            evenly.
         group_size: Rows that share a length; best the rows that a device takes at once. None: 32, or the largest
             smaller power of two that divides ``batch_size``.
         unpad: Also give ``token_indices``.
@@ -324,25 +325,28 @@ class PretrainingSource:
             stretch = shorten(corpus.sentence_offsets[first], corpus.sentence_offsets[end], room, generator)
             return Group(width, documents, (stretch,), None)
         first, boundary, end = neighbours(corpus.sentence_offsets, first, end, start, room, generator)
-        overlaps = self._overlaps(step, len(documents), generator)
         if self.both_orders:
             documents, room, first, boundary, end = (
                 np.repeat(each, 2) for each in (documents, room, first, boundary, end)
             )
-            overlaps = None if overlaps is None else np.repeat(overlaps, 2)
         pairs = order_pairs(
-            corpus.sentence_offsets, first, boundary, end, room, generator, both_orders=self.both_orders,
-            overlaps=overlaps,
+            corpus.sentence_offsets, first, boundary, end, room, generator, both_orders=self.both_orders
         )  # fmt: skip
+        if step < self.overlap_steps:
+            pairs = self._overlap(pairs, step, documents, generator)
         segments = ((pairs.first_start, pairs.first_stop), (pairs.second_start, pairs.second_stop))
         return Group(width, documents, segments, pairs.labels)
 
-    def _overlaps(self, step: int, pairs: int, generator: np.random.Generator) -> Int64 | None:
-        """Tokens by which each pair overlaps; None where no pair does any more."""
-        if step >= self.overlap_steps:
-            return None
-        overlapping = generator.random(pairs) < 1 - step / self.overlap_steps
-        return np.where(overlapping, generator.integers(1, self.overlap + 1, size=pairs), 0)
+    def _overlap(self, pairs: Pairs, step: int, documents: Int64, generator: np.random.Generator) -> Pairs:
+        """Let as many pairs overlap as the step wants; both orders of one alike."""
+        rows = len(documents)
+        overlapping = generator.random(rows) < 1 - step / self.overlap_steps
+        tokens = np.where(overlapping, generator.integers(1, self.overlap + 1, size=rows), 0)
+        places = generator.random(rows)
+        if self.both_orders:
+            tokens[1::2], places[1::2] = tokens[::2], places[::2]
+        start = self._document_start[documents]
+        return overlap(pairs, tokens, places, start, start + self._document_tokens[documents])
 
     def _fill(self, step: int, place: int, width: int, members: _Members) -> _Filled:
         """Put the tokens of a group's rows into place and mask some."""

@@ -144,7 +144,6 @@ def order_pairs(
     generator: np.random.Generator,
     *,
     both_orders: bool = False,
-    overlaps: Int64 | None = None,
 ) -> Pairs:
     """Swap half of the pairs, and shorten them to the room there is.
 
@@ -156,14 +155,9 @@ def order_pairs(
         tokens: Most tokens of a pair, at least 2. *Shape:* ``[R]``
         generator: Source of chance.
         both_orders: Rows ``2i`` and ``2i+1`` are one pair; swap one of the two.
-        overlaps: Tokens at the end of each earlier stretch that the later one begins with, too; at most the whole
-            stretch. None: no two overlap. *Shape:* ``[R]``
     """
     earlier = sentence_offsets[first], sentence_offsets[boundary]
-    later_start = sentence_offsets[boundary]
-    if overlaps is not None:
-        later_start = np.maximum(later_start - overlaps, earlier[0])
-    later = later_start, sentence_offsets[end]
+    later = sentence_offsets[boundary], sentence_offsets[end]
     labels = generator.integers(2, size=len(first))
     beginnings = generator.random(len(first)) < 0.5
     if both_orders:
@@ -183,6 +177,34 @@ def order_pairs(
         second_stop=np.where(beginnings, two_stop, two_stop - two_excess),
         labels=labels,
     )
+
+
+def overlap(
+    pairs: Pairs, tokens: Int64, places: NDArray[np.float64], document_start: Int64, document_stop: Int64
+) -> Pairs:
+    """Let the later stretch of some pairs begin with the end of the earlier one.
+
+    Such a pair keeps its order and the sizes of its stretches. Both begin and end at any token: at which edges a
+    sentence begins or ends must not tell the order.
+
+    Args:
+        pairs: What :func:`order_pairs` made.
+        tokens: How many tokens stand in both stretches, at most the shorter of them; 0 leaves a pair as it is.
+            *Shape:* ``[R]``
+        places: Where in its document a pair then lies, 0 (its beginning) up to 1. *Shape:* ``[R]``
+        document_start: First token of each pair's document. *Shape:* ``[R]``
+        document_stop: Token after its last. *Shape:* ``[R]``
+    """
+    swapped = pairs.labels == 1
+    first, second = pairs.first_stop - pairs.first_start, pairs.second_stop - pairs.second_start
+    earlier = np.where(swapped, second, first)
+    shared = np.minimum(tokens, np.minimum(first, second))
+    spare = document_stop - document_start - (first + second - shared)
+    earlier_start = document_start + (places * (spare + 1)).astype(np.int64)
+    later_start = earlier_start + earlier - shared
+    first_start = np.where(shared > 0, np.where(swapped, later_start, earlier_start), pairs.first_start)
+    second_start = np.where(shared > 0, np.where(swapped, earlier_start, later_start), pairs.second_start)
+    return Pairs(first_start, first_start + first, second_start, second_start + second, pairs.labels)
 
 
 def shorten(start: Int64, stop: Int64, tokens: Int64, generator: np.random.Generator) -> tuple[Int64, Int64]:

@@ -50,7 +50,8 @@ class PhaseRecipe:
     """Most tokens at the end of a pair's earlier passage that its later one repeats, at first: the place where the two
     meet should speak clearly. 0: passages never overlap."""
     overlap_steps: int = 0
-    """Steps over which the share of the pairs that overlap falls from all to none, evenly."""
+    """Steps, from the first of the phase, over which the share of the pairs that overlap falls from all to none,
+    evenly; they may be more than the phase has."""
 
     def __post_init__(self) -> None:
         _check("length", self.length, self.length >= 8, "at least 8")
@@ -226,6 +227,8 @@ class Recipe:
             raise InputError("recipe: both_orders is for runs that learn the sentence order")
         if any(phase.overlap for phase in self.phases) and self.predicts != "pretraining":
             raise InputError("recipe: overlap is for runs that learn the sentence order")
+        if any(phase.overlap for phase in self.phases) and self.divergence:
+            raise InputError("recipe: the loss rises while passages cease to overlap; set divergence=0")
         for index, phase in enumerate(self.phases):
             if self.both_orders and phase.batch_size % 2:
                 raise InputError(f"recipe: both_orders needs an even phases.{index}.batch_size, not {phase.batch_size}")
