@@ -4,6 +4,7 @@
 //     test_ops [quick]     quick: few rows of the large matrices, for emulators
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <memory>
 
 #include "check.h"
@@ -86,6 +87,28 @@ void test_quantize(const Kernels& kernels, std::mt19937& random) {
                   r, c, want.value(r, c), value, step);
           }
       }
+}
+
+// What no trained model should give still gives the same on every instruction set, and does not touch its neighbours.
+void test_quantize_strange(const Kernels& kernels, std::mt19937& random) {
+  const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+  for (const float floor : {0.0f, 0.1701f})
+    for (const int block_size : {15, 63, 64, 65, 128, 192, 768})
+      for (const float strange : {nan, infinity, -infinity, 3e38f, -3e38f, -0.1711f, -0.25f})
+        for (const bool everywhere : {false, true}) {
+          const int rows = 3, blocks = 3, size = blocks * block_size;
+          std::vector<float> x = draw(random, static_cast<size_t>(rows * size));
+          for (float& v : x) v = std::max(v, floor == 0.0f ? -1e9f : -floor);
+          const int first = size + block_size;  // the middle block of the middle row
+          for (int i = 0; i < (everywhere ? block_size : 1); ++i) x[static_cast<size_t>(first + (i + 5) % block_size)] = strange;
+          Rows want(rows, blocks, block_size), got(rows, blocks, block_size);
+          reference::quantize(x.data(), size, rows, floor, want.view);
+          kernels.quantize(x.data(), size, rows, floor, got.view);
+          const bool same = want.values == got.values && want.sum == got.sum && want.zero == got.zero &&
+                            want.wide_count == got.wide_count && std::memcmp(want.scale.data(), got.scale.data(), sizeof(float) * want.scale.size()) == 0;
+          CHECK(same, "%s quantize block %d floor %g with %g %s", kernels.name, block_size, static_cast<double>(floor),
+                static_cast<double>(strange), everywhere ? "everywhere" : "once");
+        }
 }
 
 void test_outlier() {
@@ -300,6 +323,7 @@ int main(int argc, char** argv) {
     CHECK(enable(*kernels), "%s is refused", kernels->name);
     std::mt19937 random(1);
     test_quantize(*kernels, random);
+    test_quantize_strange(*kernels, random);
     test_linear(*kernels, random);
     test_attention(*kernels, random);
     test_layer_norm(*kernels, random);

@@ -67,7 +67,7 @@ inline F32x16 scale_by_power(F32x16 a, F32x16 n) {
 inline void store_int8(int8_t* p, F32x16 x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(x.v)));
 }
-// Sixty-four of them at once, `shift` added after rounding.
+// Sixty-four of them at once, `shift` added after rounding, and held within -127..127.
 inline void store_int8(int8_t* p, const F32x16 (&x)[4], int shift) {
   const auto two = [&](int i) {
     const __m512i packed = _mm512_packs_epi32(_mm512_cvtps_epi32(x[i].v), _mm512_cvtps_epi32(x[i + 1].v));
@@ -75,7 +75,8 @@ inline void store_int8(int8_t* p, const F32x16 (&x)[4], int shift) {
   };
   // Packing goes by quarters of a register: four bytes of x[0], x[1], x[2], x[3], then the next four of each.
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, _mm512_packs_epi16(two(0), two(2))));
+  const __m512i all = _mm512_max_epi8(_mm512_packs_epi16(two(0), two(2)), _mm512_set1_epi8(-127));
+  _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, all));
 }
 // Of n bytes, a multiple of 64.
 inline int32_t sum_int8(const int8_t* p, int n) {
@@ -148,6 +149,27 @@ inline void store_int8(int8_t* p, F32x16 x) {
   const __m256i wide = to_int16(x);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
                    _mm_packs_epi16(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1)));
+}
+inline void store_int8(int8_t* p, const F32x16 (&x)[4], int shift) {
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  for (int i = 0; i < 4; i += 2) {
+    const auto one = [&](F32x16 v) {
+      const __m256i packed = _mm256_packs_epi32(_mm256_cvtps_epi32(v.v[0]), _mm256_cvtps_epi32(v.v[1]));
+      return _mm256_adds_epi16(packed, _mm256_set1_epi16(static_cast<int16_t>(shift)));
+    };
+    const __m256i both = _mm256_max_epi8(_mm256_packs_epi16(one(x[i]), one(x[i + 1])), _mm256_set1_epi8(-127));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 16 * i), _mm256_permutevar8x32_epi32(both, order));
+  }
+}
+inline int32_t sum_int8(const int8_t* p, int n) {
+  __m256i total = _mm256_setzero_si256();
+  for (int i = 0; i < n; i += 32) {
+    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i));
+    total = _mm256_add_epi64(total, _mm256_sad_epu8(_mm256_xor_si256(x, _mm256_set1_epi8(-128)), _mm256_setzero_si256()));
+  }
+  int64_t four[4];
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(four), total);
+  return static_cast<int32_t>(four[0] + four[1] + four[2] + four[3]) - 128 * n;
 }
 inline F32x16 load_int8(const int8_t* p) {
   const __m128i x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
@@ -266,6 +288,25 @@ inline F32x16 load_int32(const int32_t* p) { SQB_EACH(wasm_f32x4_convert_i32x4(w
 #error "no vector instruction set: compile the reference instead"
 #endif
 
+#if SQB_SIMD_NEON || SQB_SIMD_WASM
+inline void store_int8(int8_t* p, const F32x16 (&x)[4], int shift) {
+  for (int i = 0; i < 4; ++i) store_int8(p + 16 * i, max(round(x[i]) + set1(static_cast<float>(shift)), set1(-127.0f)));
+}
+inline int32_t sum_int8(const int8_t* p, int n) {
+#if SQB_SIMD_NEON
+  int32x4_t total = vdupq_n_s32(0);
+  for (int i = 0; i < n; i += 16) total = vpadalq_s16(total, vpaddlq_s8(vld1q_s8(p + i)));
+  return vaddvq_s32(total);
+#else
+  v128_t total = wasm_i32x4_const_splat(0);
+  for (int i = 0; i < n; i += 16)
+    total = wasm_i32x4_add(total, wasm_i32x4_extadd_pairwise_i16x8(wasm_i16x8_extadd_pairwise_i8x16(wasm_v128_load(p + i))));
+  return wasm_i32x4_extract_lane(total, 0) + wasm_i32x4_extract_lane(total, 1) + wasm_i32x4_extract_lane(total, 2) +
+         wasm_i32x4_extract_lane(total, 3);
+#endif
+}
+#endif
+
 #if SQB_SIMD_AVX2
 inline void store_pairs(int16_t* p, F32x16 even, F32x16 odd) {
   for (int i = 0; i < 2; ++i) {
@@ -294,14 +335,6 @@ inline void store_pairs(int16_t* p, F32x16 even, F32x16 odd) {
 #endif
 
 #if !SQB_SIMD_AVX512
-inline void store_int8(int8_t* p, const F32x16 (&x)[4], int shift) {
-  for (int i = 0; i < 4; ++i) store_int8(p + 16 * i, round(x[i]) + set1(static_cast<float>(shift)));
-}
-inline int32_t sum_int8(const int8_t* p, int n) {
-  int32_t total = 0;
-  for (int i = 0; i < n; ++i) total += p[i];
-  return total;
-}
 inline F32x16 load_first(const float* p, int n) {
   float all[16] = {};
   std::memcpy(all, p, sizeof(float) * static_cast<size_t>(n));

@@ -53,7 +53,7 @@ inline void quantize_blocks(const float* const (&x)[R], float floor, const Quant
     out.wide_count[place + r] = 0;
   }
 
-  // What is plain lies within -127..127 as it comes.
+  // What is plain fits in int16 as it comes.
   const int first = is_plain ? n / 64 * 64 : 0;
   for (int i = 0; i < first; i += 64)
 #pragma GCC unroll 4
