@@ -163,14 +163,16 @@ def test_curves_show_the_sentence_order_without_its_weight(
 ) -> None:
     drawn: list[dict[str, Any]] = []
     monkeypatch.setattr(module, "draw_pretraining_curves", lambda path, log, **_: drawn.extend(log))
-    result = pretrain(settings("run", "sentence_order_weight=4"))
+    result = pretrain(settings("run", "sentence_order_weight=4", "phases.1.sentence_order_weight=2"))
     assert result is not None
     logged = read_log(result.folder)
     assert len(drawn) == len(logged)
     for shown, line in zip(drawn, logged, strict=True):
         if "loss" in line:
             assert line["loss"] == pytest.approx(line["mlm_loss"] + line["sentence_order_loss"])
-            assert shown == {**line, "sentence_order_loss": line["sentence_order_loss"] / 4}
+            weight = (4, 2)[line["phase"]]
+            assert shown == {**line, "sentence_order_loss": line["sentence_order_loss"] / weight}
+            assert 0.2 < shown["sentence_order_loss"] < 2
         else:
             # Held-out scores have no weights.
             assert shown == line

@@ -185,6 +185,18 @@ def test_weight_of_the_sentence_order_goes_without_a_teacher() -> None:
             load_recipe(name, [*changes, "sentence_order_weight=4"])
 
 
+def test_a_phase_can_weigh_the_sentence_order_itself() -> None:
+    recipe = load_recipe("paper", ["sentence_order_weight=4", "phases.1.sentence_order_weight=9"])
+    assert [recipe.order_weight(phase) for phase in (0, 1)] == [4.0, 9.0]
+    assert "sentence_order_weight" not in load_recipe("paper").to_dict()["phases"][1]
+    with pytest.raises(InputError, match=r"sentence_order_weight must be above 0, not 0\.0"):
+        load_recipe("paper", ["phases.1.sentence_order_weight=0"])
+    with pytest.raises(InputError, match=r"phases\.1\.sentence_order_weight must be a number, not 'much'"):
+        load_recipe("paper", ["phases.1.sentence_order_weight='much'"])
+    with pytest.raises(InputError, match=r"leave it at 1 with mlm_only"):
+        load_recipe("paper", ["mlm_only=true", "phases.1.sentence_order_weight=9"])
+
+
 def test_overlaps_go_with_the_sentence_order() -> None:
     changes = ["phases.0.overlap=4", "phases.0.overlap_steps=10"]
     assert load_recipe("laptop", ["divergence=0.0", *changes]).phases[0].overlap_steps == 10

@@ -261,7 +261,7 @@ def _run(
     distillation = None
     trained: nn.Module = model
     objective: Objective[PretrainingBatch] = PretrainingLoss(
-        accelerator.device, mlm_only=recipe.mlm_only, sentence_order_weight=recipe.sentence_order_weight
+        accelerator.device, mlm_only=recipe.mlm_only, sentence_order_weight=recipe.order_weight(0)
     )
     fingerprint = {"corpus": _fingerprint(settings.corpus)}
     if settings.model is not None:
@@ -326,6 +326,10 @@ def _run(
                 first_step = last_step
                 continue
             accumulation = _accumulation(phase, accelerator.num_processes)
+            if distillation is None:
+                objective = PretrainingLoss(
+                    accelerator.device, mlm_only=recipe.mlm_only, sentence_order_weight=recipe.order_weight(index)
+                )
 
             def evaluate(rows: PretrainingSource = held_out_sources[index]) -> tuple[float, Figures]:
                 figures: Figures = {"held_out": {}}
@@ -628,13 +632,17 @@ def _draw(settings: PretrainSettings, recipe: Recipe) -> None:
         title = Path(settings.start).name  # where it lies is nobody's concern who sees the picture
         # Logged as they enter the loss, with their weights.
         weights = recipe.distillation
-        own = {"sentence_order_loss": recipe.sentence_order_weight}
         if weights is not None:
             draw_distillation_curves(settings.output / "curves.png", log, title=title)
-            own = {"mlm_loss": weights.mlm, "sentence_order_loss": weights.sentence_order}
         if weights is None or recipe.predicts == "pretraining":
-            log = [{name: value / own[name] if name in own else value for name, value in line.items()}
-                   for line in log]  # fmt: skip
+            own = [
+                {"sentence_order_loss": recipe.order_weight(index)}
+                if weights is None
+                else {"mlm_loss": weights.mlm, "sentence_order_loss": weights.sentence_order}
+                for index in range(len(recipe.phases))
+            ]
+            log = [{name: value / own[line["phase"]][name] if name in own[line.get("phase", 0)] else value
+                    for name, value in line.items()} for line in log]  # fmt: skip
             path = settings.output / ("curves.png" if weights is None else "pretraining_curves.png")
             draw_pretraining_curves(path, log, title=title, borders=borders)
 

@@ -46,6 +46,8 @@ class PhaseRecipe:
     """Exponent of the polynomial along which the learning rate then falls to zero."""
     micro_batch_size: int = 32
     """Rows that a process computes at once; less needs less memory and changes no result."""
+    sentence_order_weight: float | None = None
+    """Weight of the sentence order in this phase; None: the recipe's."""
     overlap: int = 0
     """Most tokens at the end of a pair's earlier passage that its later one repeats, at first: the place where the two
     meet should speak clearly. 0: passages never overlap."""
@@ -216,9 +218,10 @@ class Recipe:
                 "recipe: lamb has no trust ratio where weight_decay is 0, as in NVIDIA's; "
                 "set adapt_undecayed=true, or optimizer=adamw"
             )
-        weight = self.sentence_order_weight
-        _check("sentence_order_weight", weight, 0 < weight < float("inf"), "above 0")
-        if weight != 1 and (self.mlm_only or self.distillation is not None):
+        weights = [self.sentence_order_weight, *map(self.order_weight, range(len(self.phases)))]
+        for weight in weights:
+            _check("sentence_order_weight", weight, 0 < weight < float("inf"), "above 0")
+        if any(weight != 1 for weight in weights) and (self.mlm_only or self.distillation is not None):
             raise InputError(
                 "recipe: sentence_order_weight is for masked tokens and sentence order without a teacher; "
                 "leave it at 1 with mlm_only, and beside a teacher set distillation.sentence_order"
@@ -266,6 +269,11 @@ class Recipe:
             return "masked_lm" if self.distillation.mlm else "encoder"
         return "masked_lm" if self.mlm_only else "pretraining"
 
+    def order_weight(self, phase: int) -> float:
+        """Weight of the sentence order in a phase, counted from 0."""
+        own = self.phases[phase].sentence_order_weight
+        return self.sentence_order_weight if own is None else own
+
     def masking(self) -> Masking:
         """How masked tokens are chosen."""
         return Masking(rate=self.masking_rate, whole_word=self.whole_word, max_ngram=self.max_ngram)
@@ -282,10 +290,14 @@ class Recipe:
         else:
             values["distillation"]["layers"] = list(self.distillation.layers)
         phases = [
-            {name: value for name, value in phase.items() if value or not name.startswith("overlap")}
+            {name: value for name, value in phase.items() if value or name not in _NEW_IN_PHASES}
             for phase in values["phases"]
         ]
         return values | {"phases": phases}
+
+
+_NEW_IN_PHASES = ("sentence_order_weight", "overlap", "overlap_steps")
+"""Left out where they change nothing, so that runs which began without them can go on."""
 
 
 def _check(name: str, value: float, fine: bool, rule: str) -> None:
@@ -363,6 +375,8 @@ def _build(cls: Any, table: Mapping[str, Any], where: str) -> Any:
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
+    if get_origin(kind) is types.UnionType and not dataclasses.is_dataclass(get_args(kind)[0]):
+        return _value(get_args(kind)[0], value, where)
     if get_origin(kind) is types.UnionType:
         if not isinstance(value, dict):
             raise InputError(f"recipe: {where} must be a table, [{where}]")
