@@ -163,7 +163,8 @@ def test_curves_show_the_sentence_order_without_its_weight(
 ) -> None:
     drawn: list[dict[str, Any]] = []
     monkeypatch.setattr(module, "draw_pretraining_curves", lambda path, log, **_: drawn.extend(log))
-    result = pretrain(settings("run", "sentence_order_weight=4", "phases.1.sentence_order_weight=2"))
+    overlap = ("divergence=0.0", "phases.0.overlap=3", "phases.0.overlap_steps=9")
+    result = pretrain(settings("run", "sentence_order_weight=4", "phases.1.sentence_order_weight=2", *overlap))
     assert result is not None
     logged = read_log(result.folder)
     assert len(drawn) == len(logged)
@@ -178,6 +179,9 @@ def test_curves_show_the_sentence_order_without_its_weight(
             assert shown == line
             scores = line["evaluation"]["held_out"]
             assert scores["loss"] == pytest.approx(scores["mlm_loss"] + scores["sentence_order_loss"])
+    card = (result.folder / "README.md").read_text()
+    assert "In phase 1 a pair's passages overlapped by up to 3 tokens at first" in card
+    assert "In phase 2 the sentence order weighed 2 times the masked tokens." in card
 
 
 def test_learning_rate_warms_up_anew_in_every_phase(unbroken: Path) -> None:

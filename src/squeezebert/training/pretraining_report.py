@@ -107,6 +107,16 @@ def pretraining_card(
         f"{phase.warmup_proportion:g} | {phase.power:g} |"
         for index, phase in enumerate(recipe.phases, start=1)
     )
+    notes = "".join(
+        f"\nIn phase {index} a pair's passages overlapped by up to {phase.overlap} tokens at first, in a share of the pairs that "
+        f"falls from all to none over {phase.overlap_steps:,} steps; never in held-out text.\n"
+        for index, phase in enumerate(recipe.phases, start=1)
+        if phase.overlap
+    ) + "".join(
+        f"\nIn phase {index} the sentence order weighed {phase.sentence_order_weight:g} times the masked tokens.\n"
+        for index, phase in enumerate(recipe.phases, start=1)
+        if phase.sentence_order_weight is not None
+    )
     rows = "\n".join(f"| `{name}` | `{value}` |" for name, value in recipe.to_dict().items() if name != "phases")
     return f"""---
 library_name: squeezebert
@@ -153,7 +163,7 @@ Curves: `curves.png`.
 | phase | steps | length | batch | learning rate | warm-up | power |
 | --- | --- | --- | --- | --- | --- | --- |
 {phases}
-
+{notes}
 | setting | value |
 | --- | --- |
 {rows}
