@@ -108,8 +108,8 @@ def pretraining_card(
         for index, phase in enumerate(recipe.phases, start=1)
     )
     notes = "".join(
-        f"\nIn phase {index} a pair's passages overlapped by up to {phase.overlap} tokens at first, in a share of the pairs that "
-        f"falls from all to none over {phase.overlap_steps:,} steps; never in held-out text.\n"
+        f"\nIn phase {index} a pair's passages overlapped by up to {phase.overlap} tokens at first, in a share of the "
+        f"pairs that falls from all to none over {phase.overlap_steps:,} steps; never in held-out text.\n"
         for index, phase in enumerate(recipe.phases, start=1)
         if phase.overlap
     ) + "".join(
