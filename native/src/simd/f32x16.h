@@ -97,6 +97,8 @@ inline F32x16 load_int8(const int8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
 inline F32x16 load_int32(const int32_t* p) { return {_mm512_cvtepi32_ps(_mm512_loadu_si512(p))}; }
+// One whole number in all lanes.
+inline F32x16 set1_int32(const int32_t* p) { return {_mm512_cvtepi32_ps(_mm512_set1_epi32(*p))}; }
 
 #elif SQB_SIMD_AVX2
 
@@ -335,6 +337,7 @@ inline void store_pairs(int16_t* p, F32x16 even, F32x16 odd) {
 #endif
 
 #if !SQB_SIMD_AVX512
+inline F32x16 set1_int32(const int32_t* p) { return set1(static_cast<float>(*p)); }
 inline F32x16 load_first(const float* p, int n) {
   float all[16] = {};
   std::memcpy(all, p, sizeof(float) * static_cast<size_t>(n));

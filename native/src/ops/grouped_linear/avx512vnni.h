@@ -22,6 +22,7 @@ struct Avx512VnniTile {
   template <int R, int V>
   [[gnu::always_inline]] static inline void accumulate(const int8_t* a, ptrdiff_t a_stride, const uint8_t* b, int steps,
                                                        Sums (&c)[R][V]) {
+#pragma GCC unroll 2
     for (int k = 0; k < steps; ++k) {
       __m512i w[V];
 #pragma GCC unroll 4

@@ -58,15 +58,17 @@ struct Driver {
     for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 4
       for (int v = 0; v < vectors; ++v) asm volatile("" : "+" SQB_VECTOR_REGISTER(c[r][v]) : : "memory");
-    const float* x_scale_at = then.x_scale;
+    // By columns: what a column needs stays in registers, and what a row needs comes with the instruction that uses it.
+    const float* const x_scale = then.x_scale;
+    const int32_t* const zero = then.zero;
+    const ptrdiff_t x_step = then.x_step, y_stride = then.y_stride;
     float* y = then.y;
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; ++r) {
-      const F32x16 x_scale = set1(*x_scale_at);
 #pragma GCC unroll 4
-      for (int v = 0; v < vectors; ++v) follow<ending>(F32x16{Tile::to_float(c[r][v])}, x_scale, then.zero + r * then.x_step, channels_of<ending>(then, v), y + 16 * v);
-      x_scale_at += then.x_step;
-      y += then.y_stride;
+    for (int v = 0; v < vectors; ++v, y += 16) {
+      const Channels channels = channels_of<ending>(then, v);
+#pragma GCC unroll 12
+      for (int r = 0; r < rows; ++r)
+        follow<ending>(F32x16{Tile::to_float(c[r][v])}, set1(x_scale[r * x_step]), zero + r * x_step, channels, y + r * y_stride);
     }
   }
 

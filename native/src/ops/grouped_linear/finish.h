@@ -67,7 +67,7 @@ template <Ending ending>
 template <Ending ending>
 [[gnu::always_inline]] inline void follow(F32x16 t, F32x16 x_scale, const int32_t* zero, const Channels& channels, float* y) {
   // fma(0, w_sum, t) is t: the zero point may be left out where there is none.
-  if constexpr (ending == Ending::zero) t = fma(set1(static_cast<float>(*zero)), channels.sum, t);
+  if constexpr (ending == Ending::zero) t = fma(set1_int32(zero), channels.sum, t);
   if constexpr (ending == Ending::middle || ending == Ending::last)
     t = fma(t, x_scale, load(y));
   else
@@ -142,7 +142,7 @@ inline void finish(const LinearCall& call, const Panel& panel, int p, int block,
   for (int r = 0; r < rows; ++r) {
     const ptrdiff_t place = static_cast<ptrdiff_t>(row + r) * call.x->blocks + (panel.group - call.x_first_group) * w.blocks + block;
     const F32x16 x_scale = set1(call.x->scale[place]);
-    const F32x16 zero = set1(static_cast<float>(call.x->zero[place]));
+    const F32x16 zero = set1_int32(call.x->zero + place);
     float* y = call.y + (row + r) * call.y_stride + panel.column - call.y_column + 16 * first_vector;
     for (int v = 0; v < vectors; ++v) {
       const int valid = panel.columns - 16 * (first_vector + v);
