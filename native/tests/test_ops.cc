@@ -206,42 +206,77 @@ void test_attention(const Kernels& kernels, std::mt19937& random) {
       CHECK(std::all_of(scratch.data() + scratch_bytes, scratch.data() + scratch_bytes + 64, [](uint8_t b) { return b == 0xa5; }),
             "%s attention %d tokens of %d writes beyond its scratch", kernels.name, tokens, size);
       if (tokens > 129) continue;
-      // Scores are off by half a level of q and of k in each product; probabilities by that, and by 2^-16; see ops/attention.h.
+      // Scores are off by half a level of q and of k in each product, probabilities by that and by half a level, values by
+      // half a level; see ops/attention.h.
+      const auto at = [&](const std::vector<float>& x, int t, int d) { return static_cast<double>(x[static_cast<size_t>(t * stride + d)]); };
+      const auto top_of = [&](const std::vector<float>& x, int d) {
+        double top = 0;
+        for (int t = 0; t < tokens; ++t) top = std::max(top, std::fabs(at(x, t, d)));
+        return top;
+      };
+      std::vector<double> k_top, v_top;
+      for (int d = 0; d < size; ++d) {
+        k_top.push_back(top_of(k, d));
+        v_top.push_back(top_of(v, d));
+      }
       for (int i = 0; i < tokens; ++i) {
-        std::vector<double> e(static_cast<size_t>(tokens));
-        double top = -1e300, total = 0, q_top = 0, k_top = 0, q_size = 0, k_size = 0;
+        // Of q times the scales of k: the largest, and the sum.
+        double largest = 0, all = 0;
         for (int d = 0; d < size; ++d) {
-          q_top = std::max(q_top, std::fabs(static_cast<double>(q[static_cast<size_t>(i * stride + d)])));
-          q_size += std::fabs(static_cast<double>(q[static_cast<size_t>(i * stride + d)]));
+          const double scaled = std::fabs(at(q, i, d)) * k_top[static_cast<size_t>(d)];
+          largest = std::max(largest, scaled);
+          all += scaled;
         }
+        std::vector<double> e(static_cast<size_t>(tokens));
+        double top = -1e300, total = 0;
         for (int j = 0; j < tokens; ++j) {
-          double sum = 0, size_j = 0, top_j = 0;
-          for (int d = 0; d < size; ++d) {
-            const double kd = k[static_cast<size_t>(j * stride + d)];
-            sum += q[static_cast<size_t>(i * stride + d)] * kd;
-            size_j += std::fabs(kd);
-            top_j = std::max(top_j, std::fabs(kd));
-          }
+          double sum = 0;
+          for (int d = 0; d < size; ++d) sum += at(q, i, d) * at(k, j, d);
           e[static_cast<size_t>(j)] = sum / std::sqrt(static_cast<double>(size));
           top = std::max(top, e[static_cast<size_t>(j)]);
-          k_size = std::max(k_size, size_j);
-          k_top = std::max(k_top, top_j);
         }
-        const double level = std::min(32767.0, std::floor(std::sqrt(2147483647.0 / size)));
-        const double score_error = (q_top * k_size + k_top * q_size) * 0.51 / level / std::sqrt(static_cast<double>(size)) + 1e-6 * std::fabs(top);
+        const double level = static_cast<double>(query_level(size));
+        const double score_error = (all * 0.501 / 127 + largest * size * 0.51 / level) / std::sqrt(static_cast<double>(size)) + 1e-6 * std::fabs(top);
         for (double& score : e) total += score = std::exp(score - top);
         for (int d = 0; d < size; ++d) {
-          double sum = 0, v_top = 0;
-          for (int j = 0; j < tokens; ++j) {
-            sum += e[static_cast<size_t>(j)] / total * v[static_cast<size_t>(j * stride + d)];
-            v_top = std::max(v_top, std::fabs(static_cast<double>(v[static_cast<size_t>(j * stride + d)])));
-          }
-          const double bound = v_top * (2 * std::expm1(2 * score_error) + (tokens + 2) / 65534.0) + 4.0 / 32767.0;
+          double sum = 0;
+          for (int j = 0; j < tokens; ++j) sum += e[static_cast<size_t>(j)] / total * at(v, j, d);
+          const double bound = v_top[static_cast<size_t>(d)] * (2 * std::expm1(2 * score_error) + (tokens + 2) / 65534.0 + 0.501 / 127);
           const double got_value = want[static_cast<size_t>(i * stride + d)];
           CHECK(std::fabs(got_value - sum) <= bound, "reference attention %d of %d: %g, not %g (bound %g)", size, tokens, got_value, sum, bound);
         }
       }
     }
+}
+
+// One channel of the keys a hundred times the rest leaves the others their levels.
+void test_attention_outlier() {
+  std::mt19937 random(7);
+  const int tokens = 40, size = 64;
+  const auto count = static_cast<size_t>(tokens * size);
+  std::vector<float> q = draw(random, count), k = draw(random, count), v = draw(random, count), y(count);
+  // Where the queries are zero in that channel, scores are as without it.
+  for (int t = 0; t < tokens; ++t) {
+    k[static_cast<size_t>(t * size + 9)] *= 100.0f;
+    q[static_cast<size_t>(t * size + 9)] = 0.0f;
+  }
+  reference::attention({q.data(), k.data(), v.data(), size, tokens, size, y.data(), size, nullptr});
+  for (int i = 0; i < tokens; ++i) {
+    std::vector<double> e;
+    double total = 0;
+    for (int j = 0; j < tokens; ++j) {
+      double sum = 0;
+      for (int d = 0; d < size; ++d) sum += static_cast<double>(q[static_cast<size_t>(i * size + d)]) * static_cast<double>(k[static_cast<size_t>(j * size + d)]);
+      e.push_back(std::exp(sum / 8));
+      total += e.back();
+    }
+    for (int d = 0; d < size; ++d) {
+      double sum = 0;
+      for (int j = 0; j < tokens; ++j) sum += e[static_cast<size_t>(j)] / total * static_cast<double>(v[static_cast<size_t>(j * size + d)]);
+      CHECK(std::fabs(static_cast<double>(y[static_cast<size_t>(i * size + d)]) - sum) <= 0.02, "attention with an outlier: %g, not %g",
+            static_cast<double>(y[static_cast<size_t>(i * size + d)]), sum);
+    }
+  }
 }
 
 void test_layer_norm(const Kernels& kernels, std::mt19937& random) {
@@ -319,6 +354,7 @@ int main(int argc, char** argv) {
   quick = argc > 1 && std::strcmp(argv[1], "quick") == 0;
   test_functions();
   test_outlier();
+  test_attention_outlier();
   for (const Kernels* kernels : available_kernels()) {
     CHECK(enable(*kernels), "%s is refused", kernels->name);
     std::mt19937 random(1);

@@ -1,14 +1,16 @@
-// Attention of one head over one sequence of T tokens, D channels, on int16 products with exact softmax:
-//     q' = rint(q * c / max|q|) per token,  k' likewise,  c = floor(sqrt((2^31 - 1) / D)), at most 32,767
-//     S[i, j] = float(sum_d q'[i, d] * k'[j, d]) * (q_scale[i] log2(e) / sqrt(D) * k_scale[j])       exact int32 sums
-//     e[i, j] = 2^max(S[i, j] - max_j S[i, j], -125),  P[i, j] = rint(e * (32767 / sum_j e))
-//     v' = rint(v * 32767 / max|v| over the sequence)
-//     y[i, d] = float(sum_j P[i, j] * v'[j, d]) * (v_scale / 32767)
-// Sums stay within int32 for T <= 32,768: sum_j P <= 32767 + T / 2. exp is 2^n times a polynomial, relative error
-// 2e-7. Int16 rather than bf16: the sums are the same everywhere, and outliers in q, k or v leave the rest 5,792 levels
-// (D = 64) and 32,767. All sixteen-lane orders as in simd/f32x16.h; lanes beyond T do not take part.
+// Attention of one head over one sequence of T tokens, D channels, on whole numbers with exact softmax:
+//     k'[j, d] = rint(k[j, d] * 127 / max_j |k[., d]|),  k_scale[d] = max_j |k[., d]| / 127       a scale per channel
+//     v' likewise
+//     q''[i, d] = q[i, d] * k_scale[d],  q' = rint(q'' * L / max_d |q''[i, .]|)                    L: query_level(D)
+//     s[i, j] = q_scale[i] * float(sum_d q'[i, d] k'[j, d]),  q_scale[i] = max_d |q''[i, .]| / L * log2(e) / sqrt(D)
+//     e[i, j] = 2^max(s[i, j] - max_j s[i, .] + b, -125),  P = min(rint(e), 32767)                 b: probability_bits(T)
+//     y[i, d] = float(sum_j P[i, j] v'[j, d]) * (1 / sum_j e[i, j] * v_scale[d])
+// Sums are exact and fit in int32. Keys and values have eight bits, and a channel that is a hundred times the rest its own
+// scale, which the queries carry; they, and the probabilities, have sixteen. exp is 2^n times a polynomial, relative error
+// 2e-7. All sixteen-lane orders as in simd/f32x16.h; lanes beyond T do not take part.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -30,5 +32,21 @@ struct AttentionCall {
 using AttentionFn = void(const AttentionCall& call);
 
 size_t attention_scratch(int tokens, int head_size);
+// Pages that amx.h divides into tiles, at the start of the scratch.
+int attention_pages(int tokens, int head_size);
+constexpr int kAttentionPage = 4096;
+
+// The largest sums of absolute values that fit in int32, with factors up to 127.
+constexpr int32_t kMostAttentionSum = 2147483647 / 127;
+// The largest integer of queries: 32767 up to 516 channels.
+inline float query_level(int head_size) { return std::fmin(static_cast<float>(kMostAttentionSum / head_size), 32767.0f); }
+// The largest e is 2 to this: 15 up to 516 tokens.
+inline int probability_bits(int tokens) {
+  int bits = 15;
+  while (kMostAttentionSum >> bits < tokens) --bits;
+  return bits;
+}
+// What is no larger becomes zero.
+constexpr float kNoAttentionScale = 1e-30f;
 
 }  // namespace sqb

@@ -1,13 +1,20 @@
 // Attention on AMX's int8 tiles; formula in ops/attention.h.
 //
-// A product of int16 is made of four of bytes: with x = 256 xh + xl, xh signed and xl unsigned,
-//     sum x y = 65536 sum xh yh + 256 sum (xh yl + xl yh) + sum xl yl
-// whose three sums are three tiles. Sums wrap around 2^32, and what they add up to fits: so it is exact, and the same as
-// in one piece. Sixteen queries at a time; queries, keys and values as bytes, high and low apart,
-//     queries  [token][deep]                                     deep: head size in whole 64s
-//     keys     [sixteen keys][deep / 4][key][4]
-//     values   [sixteen channels][tokens / 4][channel][4]        tokens in whole 64s
+// A product of sixteen bits by eight is made of two of bytes: with x = 256 xh + xl, xh signed and xl unsigned,
+//     sum x y = 256 sum xh y + sum xl y
+// whose two sums are two tiles. They fit, so it is exact, and the same as in one piece. Sixteen queries at a time;
+// queries and probabilities as bytes, high and low apart,
+//     queries        [token][deep]                               deep: head size in whole 64s
+//     keys           [sixteen keys][deep / 4][key][4]
+//     values         [sixteen channels][tokens / 4][channel][4]  tokens in whole 64s
+//     probabilities  [64 tokens][high, low][query][64]
+// Sums go through memory, and are not read before long: a product's are stored while the next is made, and looked at while
+// the one after that is. A load waits for an earlier store whose address differs from its own by whole 4 KB pages. So what
+// belongs to every other product lies in the lower halves of pages, and the rest in the upper.
 #pragma once
+
+#include <algorithm>
+#include <type_traits>
 
 #include "ops/attention/avx512vnni.h"
 #include "ops/attention/driver.h"
@@ -19,61 +26,77 @@ namespace {
 struct AmxAttention {
   static constexpr int kRows = kTileRows;
   static constexpr int kTile = kTileRows * kTileBytes;
+  static constexpr int kSums = kTile / 4;  // of a tile
+  static constexpr int kPage = kAttentionPage, kHalf = kPage / 2;
 
   static __m512i to_int32(F32x16 x) { return _mm512_cvtps_epi32(x.v); }
-  // Bytes of 64 values, rounded and held within int16, in the order that packing leaves: value 16 s + 4 l + i goes to place
+  // 64 values, rounded and held within int16, in the order that packing leaves: value 16 s + 4 l + i goes to place
   // 16 l + 4 s + i. Queries and keys share it, and values follow that of probabilities.
-  static void store_bytes(uint8_t* high, uint8_t* low, F32x16 a, F32x16 b, F32x16 c, F32x16 d) {
-    const __m512i ab = _mm512_packs_epi32(to_int32(a), to_int32(b)), cd = _mm512_packs_epi32(to_int32(c), to_int32(d));
-    const __m512i byte = _mm512_set1_epi16(255);
-    _mm512_store_si512(high, _mm512_packs_epi16(_mm512_srai_epi16(ab, 8), _mm512_srai_epi16(cd, 8)));
-    _mm512_store_si512(low, _mm512_packus_epi16(_mm512_and_si512(ab, byte), _mm512_and_si512(cd, byte)));
-  }
-  // rint(x * inverse) for n values; zeros up to a multiple of 64.
-  static void to_bytes(const float* x, int n, float inverse, uint8_t* high, uint8_t* low) {
-    const auto value = [&](int i) { return n - i >= 16 ? load(x + i) * set1(inverse) : n > i ? load_first(x + i, n - i) * set1(inverse) : set1(0.0f); };
-    for (int i = 0; i < n; i += 64) store_bytes(high + i, low + i, value(i), value(i + 16), value(i + 32), value(i + 48));
-  }
-
-  // Three tiles of sums of sixteen rows by sixteen columns, over `steps` times 64.
-  static void products(const uint8_t* a_high, const uint8_t* a_low, ptrdiff_t a_stride, const uint8_t* b_high,
-                       const uint8_t* b_low, int steps, int32_t* sums) {
-    zero_tile<0>();
-    zero_tile<1>();
-    zero_tile<2>();
-    for (int k = 0; k < steps; ++k) {
-      load_tile<4>(a_high + k * kTileBytes, a_stride);
-      load_tile<6>(b_high + k * kTile, kTileBytes);
-      dot_tiles<true, true, 0, 4, 6>();
-      load_tile<7>(b_low + k * kTile, kTileBytes);
-      dot_tiles<true, false, 1, 4, 7>();
-      load_tile<5>(a_low + k * kTileBytes, a_stride);
-      dot_tiles<false, true, 1, 5, 6>();
-      dot_tiles<false, false, 2, 5, 7>();
+  struct Packed {
+    __m512i ab, cd;
+    Packed(F32x16 a, F32x16 b, F32x16 c, F32x16 d)
+        : ab(_mm512_packs_epi32(to_int32(a), to_int32(b))), cd(_mm512_packs_epi32(to_int32(c), to_int32(d))) {}
+    __m512i bytes() const { return _mm512_packs_epi16(ab, cd); }
+    __m512i high() const { return _mm512_packs_epi16(_mm512_srai_epi16(ab, 8), _mm512_srai_epi16(cd, 8)); }
+    __m512i low() const {
+      const __m512i byte = _mm512_set1_epi16(255);
+      return _mm512_packus_epi16(_mm512_and_si512(ab, byte), _mm512_and_si512(cd, byte));
     }
-    store_tile<0>(sums, kTileBytes);
-    store_tile<1>(sums + kTile / 4, kTileBytes);
-    store_tile<2>(sums + kTile / 2, kTileBytes);
-  }
-  static F32x16 sum_of(const int32_t* sums, int row) {
-    const int32_t* at = sums + row * 16;
-    const __m512i high = _mm512_slli_epi32(_mm512_load_si512(at), 16), middle = _mm512_slli_epi32(_mm512_load_si512(at + kTile / 4), 8);
-    return {_mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_add_epi32(high, middle), _mm512_load_si512(at + kTile / 2)))};
+  };
+
+  // Lane r: the largest lane of x[r].
+  static F32x16 largest_of_each(const F32x16 (&x)[16]) {
+    __m512 pairs[8], quads[4];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i)
+      pairs[i] = _mm512_max_ps(_mm512_unpacklo_ps(x[2 * i].v, x[2 * i + 1].v), _mm512_unpackhi_ps(x[2 * i].v, x[2 * i + 1].v));
+    // A quarter of quads[i] holds rows 4 i to 4 i + 3 of its four lanes.
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i)
+      quads[i] = _mm512_max_ps(_mm512_shuffle_ps(pairs[2 * i], pairs[2 * i + 1], 0x44), _mm512_shuffle_ps(pairs[2 * i], pairs[2 * i + 1], 0xee));
+    const auto join = [](__m512 a, __m512 b) { return _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd)); };
+    return {join(join(quads[0], quads[1]), join(quads[2], quads[3]))};
   }
 
-  // Bytes of four tokens side by side, those of `shift` and above.
-  static __m512i four(const __m512i (&x)[4], int shift) {
-    const __m512i byte = _mm512_set1_epi32(255);
-    const auto of = [&](int i) { return _mm512_and_si512(_mm512_srai_epi32(x[i], shift), byte); };
-    const __m512i low = _mm512_or_si512(of(0), _mm512_slli_epi32(of(1), 8));
-    return _mm512_or_si512(low, _mm512_or_si512(_mm512_slli_epi32(of(2), 16), _mm512_slli_epi32(of(3), 24)));
+  // Lane r: the sum of the lanes of x[r], in the order of sum().
+  static F32x16 sum_of_each(const F32x16 (&x)[16]) {
+    __m512 eights[8], fours[4];
+    const auto join = [](__m512 a, __m512 b) { return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee)); };
+    // Halves of eights[i]: rows i and 8 + i; quarters of fours[i]: rows i, 4 + i, 8 + i, 12 + i.
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) eights[i] = join(x[i].v, x[8 + i].v);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const __m512 a = eights[i], b = eights[4 + i];
+      fours[i] = _mm512_add_ps(_mm512_permutex2var_ps(a, _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27), b),
+                               _mm512_permutex2var_ps(a, _mm512_setr_epi32(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31), b));
+    }
+    // In each quarter, of two rows and then of all four: 0 + 2 and 1 + 3, and both of them.
+    const auto halves = [](__m512 a, __m512 b) { return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee)); };
+    const __m512 a = halves(fours[0], fours[1]), b = halves(fours[2], fours[3]);
+    return {_mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd))};
   }
 
-  static void run(const AttentionCall& call) {
-    const int tokens = call.tokens, size = call.head_size;
+  // kSize: the head size, 0 where only the call knows it.
+  template <int kSize>
+  static void run_size(const AttentionCall& call) {
+    const int tokens = call.tokens, size = kSize > 0 ? kSize : call.head_size;
     const int deep = (size + 63) / 64 * 64, channels = (size + 15) / 16 * 16;
     const int keys = (tokens + 15) / 16 * 16, long_tokens = (tokens + 63) / 64 * 64;
-    uint8_t* at = call.scratch;
+    const int key_count = keys / 16, channel_count = channels / 16, deep_count = deep / 64, long_count = long_tokens / 64;
+    const int pages = attention_pages(tokens, size);
+    uint8_t* const base = call.scratch;
+    // Tile i of the lower halves, or of the upper; two in each half.
+    const auto half_tile = [base](int upper, int i) { return base + i / 2 * kPage + upper * kHalf + i % 2 * kTile; };
+    // Sums of product i, and what it reads and its scores, which are in the other halves.
+    const auto sums_of = [&](int i) { return half_tile(i % 2, 0); };
+    const int first_score = 2, first_key = first_score + (key_count + 1) / 2;
+    const int first_value = first_key + (key_count + 1) / 2 * deep_count, first_p = first_value + (channel_count + 1) / 2 * long_count;
+    const auto score_tile = [&](int i) { return reinterpret_cast<float*>(half_tile(1 - i % 2, first_score + i / 2)); };
+    const auto key_tile = [&](int i, int d) { return half_tile(1 - i % 2, first_key + i / 2 * deep_count + d / 64); };
+    const auto value_tile = [&](int i, int t) { return half_tile(1 - (key_count + i) % 2, first_value + i / 2 * long_count + t / 64); };
+    const auto p_tile = [&](int t, int part) { return half_tile(part, first_p + t / 64); };
+    uint8_t* at = base + pages * kPage;
     const auto take = [&at](ptrdiff_t bytes) {
       uint8_t* start = at;
       at += (bytes + 63) / 64 * 64;
@@ -81,113 +104,201 @@ struct AmxAttention {
     };
     uint8_t* q_high = take(keys * deep);
     uint8_t* q_low = take(keys * deep);
-    uint8_t* k_high = take(keys * deep);
-    uint8_t* k_low = take(keys * deep);
-    uint8_t* v_high = take(long_tokens * channels);
-    uint8_t* v_low = take(long_tokens * channels);
-    uint8_t* sixteen_high = take(16 * deep);
-    uint8_t* sixteen_low = take(16 * deep);
+    uint8_t* sixteen = take(16 * deep);
     auto* query_scale = reinterpret_cast<float*>(take(4 * keys));
-    auto* key_scale = reinterpret_cast<float*>(take(4 * keys));
-    auto* scores = reinterpret_cast<float*>(take(4 * kRows * long_tokens));
-    uint8_t* probabilities = take(4 * kRows * long_tokens);
-    int32_t* sums[2] = {reinterpret_cast<int32_t*>(take(3 * kTile)), reinterpret_cast<int32_t*>(take(3 * kTile))};
+    auto* inverse = reinterpret_cast<float*>(take(4 * deep));
+    auto* scale = reinterpret_cast<float*>(take(4 * deep));
 
-    const float level = level_of(size);
-    const float root = kLog2E / std::sqrt(static_cast<float>(size));
-    for (int t = 0; t < tokens; ++t) {
-      const RowScale row = row_scale_of(call.q + t * call.stride, size, level);
-      query_scale[t] = row.scale * root;
-      to_bytes(call.q + t * call.stride, size, row.inverse, q_high + t * deep, q_low + t * deep);
+    // Sixteen values from x + i; zeros beyond the last channel.
+    const auto values = [&](const float* x, int i) {
+      return size - i >= 16 ? load(x + i) : size > i ? load_first(x + i, size - i) : set1(0.0f);
+    };
+
+    channel_scales_of(call.k, call, inverse, scale);
+    const float level = query_level(size), root = kLog2E / std::sqrt(static_cast<float>(size));
+    for (int first = 0; first < tokens; first += kRows) {
+      // Sixteen tokens, the last more than once where fewer are left.
+      const auto row = [&](int r) { return call.q + (first + r < tokens ? first + r : tokens - 1) * call.stride; };
+      F32x16 top16[kRows];
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const float* x = row(r);
+        top16[r] = set1(0.0f);
+        for (int i = 0; i < size; i += 16) top16[r] = max(abs(values(x, i) * load(scale + i)), top16[r]);
+      }
+      const __m512 top = largest_of_each(top16).v;
+      const __mmask16 some = _mm512_cmp_ps_mask(top, _mm512_set1_ps(kNoAttentionScale), _CMP_GT_OQ);
+      alignas(64) float times[kRows];
+      _mm512_store_ps(times, _mm512_maskz_div_ps(some, _mm512_set1_ps(level), top));
+      _mm512_store_ps(query_scale + first, _mm512_mul_ps(_mm512_maskz_div_ps(some, top, _mm512_set1_ps(level)), _mm512_set1_ps(root)));
+      for (int r = 0; r < kRows; ++r) {
+        const float* x = row(r);
+        const F32x16 factor = set1(times[r]);
+        const auto value = [&](int i) { return values(x, i) * load(scale + i) * factor; };
+        for (int i = 0; i < deep; i += 64) {
+          const Packed packed(value(i), value(i + 16), value(i + 32), value(i + 48));
+          _mm512_store_si512(q_high + (first + r) * deep + i, packed.high());
+          _mm512_store_si512(q_low + (first + r) * deep + i, packed.low());
+        }
+      }
     }
     for (int first = 0; first < keys; first += 16) {
-      for (int t = first; t < first + 16; ++t) {
-        // Keys beyond the last are whatever was here; their scores are zero, since what was here may be slow numbers.
-        key_scale[t] = 0.0f;
-        if (t >= tokens) continue;
-        const RowScale row = row_scale_of(call.k + t * call.stride, size, level);
-        key_scale[t] = row.scale;
-        to_bytes(call.k + t * call.stride, size, row.inverse, sixteen_high + (t - first) * deep,
-                 sixteen_low + (t - first) * deep);
-      }
-      const auto turn = [&](const uint8_t* rows, uint8_t* to) {
+      // Keys beyond the last are whatever was here: their scores are not looked at.
+      for (int t = first; t < first + 16 && t < tokens; ++t) {
+        const float* x = call.k + t * call.stride;
+        const auto value = [&](int i) { return values(x, i) * load(inverse + i); };
         for (int i = 0; i < deep; i += 64)
-          Avx512VnniTile16::transpose_pairs(reinterpret_cast<const int16_t*>(rows + i), deep / 2,
-                                            reinterpret_cast<int16_t*>(to + i * 16), 32);
-      };
-      turn(sixteen_high, k_high + first * deep);
-      turn(sixteen_low, k_low + first * deep);
-    }
-    const RowScale value = value_scale_of(call);
-    const F32x16 value_inverse = set1(value.inverse);
-    for (int c = 0; c < channels; c += 16)
-      for (int t = 0; t < long_tokens; t += 4) {
-        __m512i x[4];
-        for (int i = 0; i < 4; ++i)
-          x[i] = t + i < tokens ? to_int32(load_at(call.v + (t + i) * call.stride, c, size) * value_inverse) : _mm512_setzero_si512();
-        const int place = t / 64 * 64 + t % 16 * 4 + t % 64 / 16 * 4;  // as store_bytes leaves probabilities
-        _mm512_store_si512(v_high + (c * long_tokens + place * 16), four(x, 8));
-        _mm512_store_si512(v_low + (c * long_tokens + place * 16), four(x, 0));
+          _mm512_store_si512(sixteen + (t - first) * deep + i, Packed(value(i), value(i + 16), value(i + 32), value(i + 48)).bytes());
       }
+      for (int i = 0; i < deep; i += 64)
+        Avx512VnniTile16::transpose_pairs(reinterpret_cast<const int16_t*>(sixteen + i), deep / 2,
+                                          reinterpret_cast<int16_t*>(key_tile(first / 16, i)), 32);
+    }
+    channel_scales_of(call.v, call, inverse, scale);
+    // Bytes of four tokens, side by side in each quarter -> those of each channel side by side.
+    const __m512i turn = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    for (int c = 0; c < channels; c += 16) {
+      const F32x16 factor = load(inverse + c);
+      for (int t = 0; t < long_tokens; t += 4) {
+        const auto value = [&](int i) { return t + i < tokens ? values(call.v + (t + i) * call.stride, c) * factor : set1(0.0f); };
+        const int place = t % 16 * 4 + t % 64 / 16 * 4;  // as packing leaves probabilities
+        _mm512_store_si512(value_tile(c / 16, t) + place * 16,
+                           _mm512_shuffle_epi8(Packed(value(0), value(1), value(2), value(3)).bytes(), turn));
+      }
+    }
+
+    const auto whole = [](const int32_t* sums, int r) {
+      const __m512i high = _mm512_slli_epi32(_mm512_load_si512(sums + r * 16), 8);
+      return F32x16{_mm512_cvtepi32_ps(_mm512_add_epi32(high, _mm512_load_si512(sums + kSums + r * 16)))};
+    };
+    alignas(64) float factors[2][kRows];
+    F32x16 top[kRows];
+    const F32x16 bits = set1(static_cast<float>(probability_bits(tokens)));
+
+    // Scores of sixteen queries, [sixteen keys][query][key].
+    const auto multiply_scores = [&](int first, int i, auto pair) {
+      constexpr int tile = 2 * decltype(pair)::value;
+      for (int d = 0; d < deep; d += 64) {
+        load_tile<6>(key_tile(i, d), kTileBytes);
+        if (deep > 64 || i == 0) load_tile<4>(q_high + first * deep + d, deep);
+        dot_tiles<true, true, tile, 4, 6>();
+        if (deep > 64 || i == 0) load_tile<5>(q_low + first * deep + d, deep);
+        dot_tiles<false, true, tile + 1, 5, 6>();
+      }
+    };
+    const auto finish_scores = [&](int i, const int32_t* sums) {
+      float* out = score_tile(i);
+      const int left = tokens - 16 * i;
+      const auto some = static_cast<__mmask16>(left >= 16 ? 0xffff : (1 << left) - 1);
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        const F32x16 sum = whole(sums, r);
+        top[r].v = _mm512_mask_max_ps(top[r].v, some, sum.v, top[r].v);
+        store(out + r * 16, sum);
+      }
+    };
+    // They become P.
+    const auto softmax = [&](int first, float* factor) {
+      alignas(64) float shifts[kRows];
+      store(shifts, bits - largest_of_each(top) * load(query_scale + first));
+      F32x16 total[kRows];
+#pragma GCC unroll 1
+      for (int r = 0; r < kRows; ++r) {
+        const F32x16 scale_r = set1(query_scale[first + r]), shift = set1(shifts[r]);
+        const auto e_of = [&](int key) { return exponential(load(score_tile(key / 16) + r * 16), scale_r, shift); };
+        const auto keep = [&](int key, const F32x16 (&e)[4]) {
+          const Packed packed(e[0], e[1], e[2], e[3]);
+          _mm512_store_si512(p_tile(key, 0) + r * kTileBytes, packed.high());
+          _mm512_store_si512(p_tile(key, 1) + r * kTileBytes, packed.low());
+        };
+        int key = 0;
+        F32x16 e[4], sum = set1(0.0f);
+        for (; key + 64 <= tokens; key += 64) {
+#pragma GCC unroll 4
+          for (int j = 0; j < 4; ++j) {
+            e[j] = e_of(key + 16 * j);
+            sum = sum + e[j];
+          }
+          keep(key, e);
+        }
+        if (key < tokens) {
+          for (int j = 0; j < 4; ++j) {
+            const int left = tokens - key - 16 * j;
+            e[j] = left > 0 ? e_of(key + 16 * j) : set1(0.0f);
+            if (left > 0 && left < 16) e[j] = fill_beyond(e[j], left, 0.0f);
+            if (left > 0) sum = sum + e[j];
+          }
+          keep(key, e);
+        }
+        total[r] = sum;
+      }
+      store(factor, set1(1.0f) / sum_of_each(total));
+    };
+    // Sixteen channels of the context of sixteen queries.
+    const auto multiply_context = [&](int i, auto pair) {
+      constexpr int tile = 2 * decltype(pair)::value;
+      for (int t = 0; t < long_tokens; t += 64) {
+        load_tile<7>(value_tile(i, t), kTileBytes);
+        load_tile<4>(p_tile(t, 0), kTileBytes);
+        dot_tiles<false, true, tile, 4, 7>();
+        load_tile<5>(p_tile(t, 1), kTileBytes);
+        dot_tiles<false, true, tile + 1, 5, 7>();
+      }
+    };
+    const auto finish_context = [&](int first, int i, const int32_t* sums, const float* factor) {
+      const int rows = tokens - first < kRows ? tokens - first : kRows, left = size - 16 * i;
+      const F32x16 channel = load(scale + 16 * i);
+      float* y = call.y + first * call.y_stride + 16 * i;
+      for (int r = 0; r < rows; ++r, y += call.y_stride) {
+        const F32x16 value = whole(sums, r) * (set1(factor[r]) * channel);
+        if (left >= 16)
+          store(y, value);
+        else
+          store_first(y, value, left);
+      }
+    };
 
     configure_tiles(kTileRows, kTileRows);
-    const float context_scale = value.scale / 32767.0f;
-    int turns = 0;
-    // What follows a tile's sums is done while the next tile's are made.
-    const auto scores_of = [&](int first, int rows) {
-      const auto scaled = [&](const int32_t* from, int key) {
-        const F32x16 column = load(key_scale + key);
-        for (int r = 0; r < rows; ++r)
-          store(scores + r * long_tokens + key, sum_of(from, r) * (set1(query_scale[first + r]) * column));
-      };
-      for (int key = 0; key < keys; key += 16, ++turns) {
-        products(q_high + first * deep, q_low + first * deep, deep, k_high + key * deep, k_low + key * deep, deep / 64, sums[turns & 1]);
-        if (key > 0) scaled(sums[~turns & 1], key - 16);
-      }
-      scaled(sums[~turns & 1], keys - 16);
-    };
-    const auto context_of = [&](int first, int rows, const uint8_t* p_high, const uint8_t* p_low) {
-      const auto scaled = [&](const int32_t* from, int c) {
-        const int left = size - c;
-        for (int r = 0; r < rows; ++r) {
-          float* y = call.y + (first + r) * call.y_stride + c;
-          const F32x16 value = sum_of(from, r) * set1(context_scale);
-          if (left >= 16)
-            store(y, value);
+    // Products of a turn: scores of sixteen queries, then the context of the sixteen before: a tile that reads what was just
+    // written would wait for it.
+    for (int first = 0, turn = 0; first < tokens + kRows; first += kRows, ++turn) {
+      const int scores = first < tokens ? key_count : 0, count = scores + (turn > 0 ? channel_count : 0);
+      float* const factor = factors[turn % 2];
+      const float* const factor_before = factors[1 - turn % 2];
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) top[r] = set1(-3.0e38f);
+      const auto step = [&](int i, auto pair) {
+        constexpr int tile = 2 * decltype(pair)::value;
+        if (i < count) {
+          zero_tile<tile>();
+          zero_tile<tile + 1>();
+          if (i < scores)
+            multiply_scores(first, i, pair);
           else
-            store_first(y, value, left);
+            multiply_context(i - scores, pair);
         }
+        if (i > 0 && i <= count) {
+          store_tile<2 - tile>(sums_of(i - 1), kTileBytes);
+          store_tile<3 - tile>(sums_of(i - 1) + kTile, kTileBytes);
+        }
+        if (i > 1) {
+          const auto* sums = reinterpret_cast<const int32_t*>(sums_of(i - 2));
+          if (i - 2 < scores)
+            finish_scores(i - 2, sums);
+          else
+            finish_context(first - kRows, i - 2 - scores, sums, factor_before);
+        }
+        if (scores > 0 && i == std::max(count, scores + 1)) softmax(first, factor);
       };
-      for (int c = 0; c < channels; c += 16, ++turns) {
-        products(p_high, p_low, long_tokens, v_high + c * long_tokens, v_low + c * long_tokens, long_tokens / 64, sums[turns & 1]);
-        if (c > 0) scaled(sums[~turns & 1], c - 16);
+      for (int i = 0; i < count + 2; i += 2) {
+        step(i, std::integral_constant<int, 0>());
+        if (i + 1 < count + 2) step(i + 1, std::integral_constant<int, 1>());
       }
-      scaled(sums[~turns & 1], channels - 16);
-    };
-    // The context of some queries waits for the scores of the next: a tile that reads what was just written
-    // would wait for it.
-    uint8_t* p = probabilities;
-    uint8_t* last_p = probabilities + 2 * kRows * long_tokens;
-    for (int first = 0; first < tokens; first += kRows) {
-      const int rows = tokens - first < kRows ? tokens - first : kRows;
-      scores_of(first, rows);
-      if (first > 0) context_of(first - kRows, kRows, last_p, last_p + kRows * long_tokens);
-      // Values of tokens beyond the last are zero, so any probability will do for them.
-      softmax(scores, long_tokens, rows, tokens, [&](int r, float factor) {
-        const F32x16 times = set1(factor);
-        const float* e = scores + r * long_tokens;
-        const auto at = [&](int i) { return i < keys ? load(e + i) * times : set1(0.0f); };
-        for (int i = 0; i < tokens; i += 64)
-          store_bytes(p + r * long_tokens + i, p + (kRows + r) * long_tokens + i, at(i), at(i + 16), at(i + 32), at(i + 48));
-      });
-      uint8_t* const other = last_p;
-      last_p = p;
-      p = other;
     }
-    const int last = (tokens - 1) / kRows * kRows;
-    context_of(last, tokens - last, last_p, last_p + kRows * long_tokens);
     release_tiles();
   }
+
+  static void run(const AttentionCall& call) { call.head_size == 64 ? run_size<64>(call) : call.head_size == 32 ? run_size<32>(call) : run_size<0>(call); }
 };
 
 }  // namespace

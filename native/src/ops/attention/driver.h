@@ -16,84 +16,79 @@ constexpr int kQueryRows = 6;
 
 inline F32x16 load_at(const float* x, int i, int n) { return n - i >= 16 ? load(x + i) : load_first(x + i, n - i); }
 
-inline float largest_abs(const float* x, int n) {
-  F32x16 top = set1(0.0f);
-  for (int i = 0; i < n; i += 16) top = max(abs(load_at(x, i, n)), top);
-  return largest(top);
-}
-
-// Of a row: what makes integers up to `level` of its values, and what makes values of them again. Both are zero where the
-// row is.
-struct RowScale {
-  float inverse, scale;
-};
-inline RowScale row_scale_of(const float* x, int n, float level) {
-  const float top = largest_abs(x, n);
-  return top > 1e-30f ? RowScale{level / top, top / level} : RowScale{0.0f, 0.0f};
-}
-
-// The largest integer of queries and keys whose products' sums over a head fit in int32.
-inline float level_of(int head_size) { return std::fmin(std::floor(std::sqrt(2147483647.0 / head_size)), 32767.0); }
-
-// Of all tokens' values together.
-inline RowScale value_scale_of(const AttentionCall& call) {
-  F32x16 top16 = set1(0.0f);
-  for (int t = 0; t < call.tokens; ++t)
-    for (int i = 0; i < call.head_size; i += 16) top16 = max(abs(load_at(call.v + t * call.stride, i, call.head_size)), top16);
-  const float top = largest(top16);
-  return top > 1e-30f ? RowScale{32767.0f / top, top / 32767.0f} : RowScale{0.0f, 0.0f};
-}
-
-// R rows of scores become e, and `factor` what makes 32767 times probabilities of them. Several rows at a time, since one
-// row's maximum and sum wait for one another.
-template <int R>
-inline void exponentials(float* scores, ptrdiff_t stride, int tokens, float (&factor)[R]) {
-  const int whole = tokens / 16 * 16, tail = tokens - whole;
-  F32x16 top[R], total[R];
+// Of each channel of keys or values: what makes integers up to 127 of it, and what makes values of them again. Both are zero
+// where the channel is, and up to a multiple of 64.
+inline void channel_scales_of(const float* x, const AttentionCall& call, float* inverse, float* scale) {
+  const int size = call.head_size;
+  const auto finish = [&](int i, F32x16 top16) {
+    float top[16];
+    store(top, top16);
+    for (int j = 0; j < 16; ++j) {
+      const bool empty = !(top[j] > kNoAttentionScale);
+      inverse[i + j] = empty ? 0.0f : 127.0f / top[j];
+      scale[i + j] = empty ? 0.0f : top[j] / 127.0f;
+    }
+  };
+  int i = 0;
+  for (; i + 64 <= size; i += 64) {  // four at a time, since each maximum waits for the one before
+    F32x16 top[4] = {set1(0.0f), set1(0.0f), set1(0.0f), set1(0.0f)};
+    for (int t = 0; t < call.tokens; ++t)
 #pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) {
-    top[r] = set1(-3.0e38f);
-    total[r] = set1(0.0f);
+      for (int j = 0; j < 4; ++j) top[j] = max(abs(load(x + t * call.stride + i + 16 * j)), top[j]);
+    for (int j = 0; j < 4; ++j) finish(i + 16 * j, top[j]);
   }
+  for (; i < size; i += 16) {
+    F32x16 top = set1(0.0f);
+    for (int t = 0; t < call.tokens; ++t) top = max(abs(load_at(x + t * call.stride, i, size)), top);
+    finish(i, top);
+  }
+  for (; i < (size + 63) / 64 * 64; ++i) inverse[i] = scale[i] = 0.0f;
+}
+
+// Of R rows of scores: `shift` is what brings the largest to 2^bits.
+template <int R>
+inline void shifts_of(const float* sums, ptrdiff_t stride, int tokens, const float* scale, float bits, F32x16 (&shift)[R]) {
+  const int whole = tokens / 16 * 16, tail = tokens - whole;
+  F32x16 top[R];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) top[r] = set1(-3.0e38f);
   for (int i = 0; i < whole; i += 16)
 #pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) top[r] = max(load(scores + r * stride + i), top[r]);
+    for (int r = 0; r < R; ++r) top[r] = max(load(sums + r * stride + i), top[r]);
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
-    if (tail) top[r] = max(fill_beyond(load(scores + r * stride + whole), tail, -3.0e38f), top[r]);
-    top[r] = set1(largest(top[r]));
+    if (tail) top[r] = max(fill_beyond(load(sums + r * stride + whole), tail, -3.0e38f), top[r]);
+    shift[r] = set1(bits - largest(top[r]) * scale[r]);
   }
+}
+
+inline F32x16 exponential(F32x16 sum, F32x16 scale, F32x16 shift) { return exp2_inside(max(fma(sum, scale, shift), set1(-125.0f))); }
+
+// R rows of sums become P, and `factor` what divides by the sum of e. Several rows at a time, since one row's maximum and
+// sum wait for one another.
+template <int R>
+inline void softmax_rows(const float* sums, ptrdiff_t stride, int tokens, const float* scale, float bits, int16_t* p,
+                         ptrdiff_t p_stride, float* factor) {
+  const int whole = tokens / 16 * 16, tail = tokens - whole;
+  F32x16 shift[R], total[R];
+  shifts_of<R>(sums, stride, tokens, scale, bits, shift);
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) total[r] = set1(0.0f);
   for (int i = 0; i < whole; i += 16)
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
-      const F32x16 e = exp2_inside(max(load(scores + r * stride + i) - top[r], set1(-125.0f)));
+      const F32x16 e = exponential(load(sums + r * stride + i), set1(scale[r]), shift[r]);
       total[r] = total[r] + e;
-      store(scores + r * stride + i, e);
+      store_int16(p + r * p_stride + i, e);
     }
   if (tail)
     for (int r = 0; r < R; ++r) {
-      const F32x16 e = fill_beyond(exp2_inside(max(load(scores + r * stride + whole) - top[r], set1(-125.0f))), tail, 0.0f);
+      const F32x16 e = fill_beyond(exponential(load(sums + r * stride + whole), set1(scale[r]), shift[r]), tail, 0.0f);
       total[r] = total[r] + e;
-      store(scores + r * stride + whole, e);
+      store_int16(p + r * p_stride + whole, e);
     }
 #pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) factor[r] = 32767.0f / sum(total[r]);
-}
-
-// Rows of scores become e; write(r, factor) takes row r from there.
-template <class Write>
-inline void softmax(float* scores, ptrdiff_t stride, int rows, int tokens, Write&& write) {
-  int r = 0;
-  for (; r + 3 <= rows; r += 3) {
-    float factor[3];
-    exponentials(scores + r * stride, stride, tokens, factor);
-    for (int i = 0; i < 3; ++i) write(r + i, factor[i]);
-  }
-  for (; r < rows; ++r) {
-    float factor[1];
-    exponentials(scores + r * stride, stride, tokens, factor);
-    write(r, factor[0]);
-  }
+  for (int r = 0; r < R; ++r) factor[r] = 1.0f / sum(total[r]);
 }
 
 // Tile::sums16<rows, vectors>(a, a_stride, b, steps, sums): sums[r * vectors * 16 + c] = sum over `steps` pairs of a[r] and b.
@@ -167,14 +162,9 @@ struct AttentionDriver {
     return vectors == 4 ? scaled<4> : vectors == 3 ? scaled<3> : vectors == 2 ? scaled<2> : scaled<1>;
   }
 
-  // rint(x * inverse) for n values; up to the next multiple of 16, zeros.
-  static void to_int16(const float* x, int n, float inverse, int16_t* out) {
-    for (int i = 0; i < n; i += 16) store_int16(out + i, load_at(x, i, n) * set1(inverse));
-  }
-
   static void run(const AttentionCall& call) {
     const int tokens = call.tokens, size = call.head_size;
-    const int padded_size = (size + 15) / 16 * 16, padded_tokens = (tokens + 15) / 16 * 16;
+    const int padded_size = (size + 15) / 16 * 16, long_size = (size + 63) / 64 * 64, padded_tokens = (tokens + 15) / 16 * 16;
     const int token_pairs = (tokens + 1) / 2, size_pairs = (size + 1) / 2, padded_pairs = (size_pairs + 15) / 16 * 16;
     uint8_t* at = call.scratch;
     const auto take = [&at](size_t bytes) {
@@ -187,36 +177,40 @@ struct AttentionDriver {
     auto* sixteen = reinterpret_cast<int16_t*>(take(sizeof(int16_t) * 16 * 2 * padded_pairs));
     auto* values = reinterpret_cast<int16_t*>(take(sizeof(int16_t) * 2 * token_pairs * padded_size));
     auto* query_scale = reinterpret_cast<float*>(take(sizeof(float) * padded_tokens));
-    auto* key_scale = reinterpret_cast<float*>(take(sizeof(float) * padded_tokens));
+    auto* inverse = reinterpret_cast<float*>(take(sizeof(float) * long_size));
+    auto* scale = reinterpret_cast<float*>(take(sizeof(float) * long_size));
     auto* scores = reinterpret_cast<float*>(take(sizeof(float) * kQueryRows * padded_tokens));
     auto* probabilities = reinterpret_cast<int16_t*>(take(sizeof(int16_t) * kQueryRows * (padded_tokens + 16)));
     auto* sums = reinterpret_cast<int32_t*>(take(sizeof(int32_t) * kQueryRows * 64));
 
-    const float level = level_of(size);
-    const float root = kLog2E / std::sqrt(static_cast<float>(size));
+    channel_scales_of(call.k, call, inverse, scale);
+    const float level = query_level(size), root = kLog2E / std::sqrt(static_cast<float>(size));
     for (int t = 0; t < tokens; ++t) {
-      const RowScale row = row_scale_of(call.q + t * call.stride, size, level);
-      query_scale[t] = row.scale * root;
-      to_int16(call.q + t * call.stride, size, row.inverse, queries + static_cast<ptrdiff_t>(t) * padded_size);
+      const float* q = call.q + t * call.stride;
+      int16_t* row = queries + static_cast<ptrdiff_t>(t) * padded_size;
+      F32x16 top16 = set1(0.0f);
+      for (int i = 0; i < size; i += 16) top16 = max(abs(load_at(q, i, size) * load(scale + i)), top16);
+      const float top = largest(top16);
+      const bool empty = !(top > kNoAttentionScale);
+      query_scale[t] = empty ? 0.0f : top / level * root;
+      const F32x16 query_inverse = set1(empty ? 0.0f : level / top);
+      for (int i = 0; i < size; i += 16) store_int16(row + i, load_at(q, i, size) * load(scale + i) * query_inverse);
     }
     std::memset(sixteen, 0, sizeof(int16_t) * 32 * padded_pairs);
     for (int first = 0; first < padded_tokens; first += 16) {
       for (int t = first; t < first + 16; ++t) {
         int16_t* row = sixteen + (t - first) * padded_pairs * 2;
-        const RowScale scale = t < tokens ? row_scale_of(call.k + t * call.stride, size, level) : RowScale{0.0f, 0.0f};
-        key_scale[t] = scale.scale;
-        if (scale.scale == 0.0f)
-          std::memset(row, 0, sizeof(int16_t) * padded_size);
+        if (t < tokens)
+          for (int i = 0; i < size; i += 16) store_int16(row + i, load_at(call.k + t * call.stride, i, size) * load(inverse + i));
         else
-          to_int16(call.k + t * call.stride, size, scale.inverse, row);
+          std::memset(row, 0, sizeof(int16_t) * padded_size);
       }
       const int panel = first / 64 * 64, width = padded_tokens - panel < 64 ? padded_tokens - panel : 64;
       int16_t* target = keys + static_cast<ptrdiff_t>(panel) * 2 * padded_pairs + 2 * (first - panel);
       for (int pair = 0; pair < padded_pairs; pair += 16)
         Tile::transpose_pairs(sixteen + 2 * pair, padded_pairs * 2, target + static_cast<ptrdiff_t>(pair) * width * 2, width * 2);
     }
-    const RowScale value = value_scale_of(call);
-    const F32x16 value_inverse = set1(value.inverse);
+    channel_scales_of(call.v, call, inverse, scale);
     for (int pair = 0; pair < token_pairs; ++pair) {
       const float* even = call.v + 2 * pair * call.stride;
       for (int c = 0; c < padded_size; c += 16) {
@@ -224,29 +218,34 @@ struct AttentionDriver {
         const F32x16 odd = 2 * pair + 1 < tokens ? load_at(even + call.stride, c, size) : set1(0.0f);
         store_pairs(values + static_cast<ptrdiff_t>(panel) * 2 * token_pairs + static_cast<ptrdiff_t>(pair) * width * 2 +
                         2 * (c - panel),
-                    load_at(even, c, size) * value_inverse, odd * value_inverse);
+                    load_at(even, c, size) * load(inverse + c), odd * load(inverse + c));
       }
     }
 
     const int tiles = (tokens + kQueryRows - 1) / kQueryRows, low = tokens / tiles, high_tiles = tokens % tiles;
-    const float context_scale = value.scale / 32767.0f;
+    const float one = 1.0f, bits = static_cast<float>(probability_bits(tokens));
+    const ptrdiff_t p_stride = padded_tokens + 16;
     for (int tile = 0, first = 0; tile < tiles; ++tile) {
       const int rows = low + (tile < high_tiles);
       for (int panel = 0; panel < padded_tokens; panel += 64) {
         const int width = padded_tokens - panel < 64 ? padded_tokens - panel : 64;
         choose_scaled(width / 16)(rows, queries + static_cast<ptrdiff_t>(first) * padded_size, padded_size,
-                                  keys + static_cast<ptrdiff_t>(panel) * 2 * padded_pairs, size_pairs, query_scale + first, 1,
-                                  key_scale + panel, scores + panel, padded_tokens, width, sums);
+                                  keys + static_cast<ptrdiff_t>(panel) * 2 * padded_pairs, size_pairs, &one, 0, nullptr,
+                                  scores + panel, padded_tokens, width, sums);
       }
-      softmax(scores, padded_tokens, rows, tokens, [&](int r, float factor) {
-        for (int i = 0; i < tokens; i += 16)
-          store_int16(probabilities + r * (padded_tokens + 16) + i, load(scores + r * padded_tokens + i) * set1(factor));
-      });
+      float factor[kQueryRows];
+      int r = 0;
+      for (; r + 3 <= rows; r += 3)
+        softmax_rows<3>(scores + r * padded_tokens, padded_tokens, tokens, query_scale + first + r, bits,
+                        probabilities + r * p_stride, p_stride, factor + r);
+      for (; r < rows; ++r)
+        softmax_rows<1>(scores + r * padded_tokens, padded_tokens, tokens, query_scale + first + r, bits,
+                        probabilities + r * p_stride, p_stride, factor + r);
       for (int panel = 0; panel < padded_size; panel += 64) {
         const int width = padded_size - panel < 64 ? padded_size - panel : 64;
-        choose_scaled(width / 16)(rows, probabilities, padded_tokens + 16,
-                                  values + static_cast<ptrdiff_t>(panel) * 2 * token_pairs, token_pairs, &context_scale, 0,
-                                  nullptr, call.y + first * call.y_stride + panel, call.y_stride, size - panel, sums);
+        choose_scaled(width / 16)(rows, probabilities, p_stride, values + static_cast<ptrdiff_t>(panel) * 2 * token_pairs,
+                                  token_pairs, factor, 1, scale + panel, call.y + first * call.y_stride + panel,
+                                  call.y_stride, size - panel, sums);
       }
       first += rows;
     }

@@ -1,9 +1,9 @@
 """The native engine's arithmetic in NumPy: the oracle that it is tested against, and what runs where it is missing.
 
 Follows native/src/ops/*.h formula by formula: int8 activations with one scale per token and block of channels, int32
-sums, int16 attention. Integers come out the same; fp32 steps are done in float64 and rounded where the engine stores
-fp32, so results differ from the engine's by rounding only. (A rounding that falls on the border between two levels of
-a later quantisation moves that value by a level, as anywhere in quantised arithmetic.)
+sums, attention on whole numbers. Integers come out the same; fp32 steps are done in float64 and rounded where the
+engine stores fp32, so results differ from the engine's by rounding only. (A rounding that falls on the border between
+two levels of a later quantisation moves that value by a level, as anywhere in quantised arithmetic.)
 """
 
 from __future__ import annotations
@@ -135,24 +135,30 @@ def grouped_linear(
 
 def attention(q_HTD: Floats, k_HTD: Floats, v_HTD: Floats) -> Floats:
     """Attention of one sequence; see native/src/ops/attention.h. *Shape:* ``[H, T, D]`` each, and the result."""
-    size = q_HTD.shape[-1]
-    level = np.float32(min(math.floor(math.sqrt(2147483647 / size)), 32767))
-    q, q_scale = _int16(q_HTD, level, axis=(2,))
-    k, k_scale = _int16(k_HTD, level, axis=(2,))
-    v, v_scale = _int16(v_HTD, np.float32(32767), axis=(1, 2))
-    scores = (q @ k.transpose(0, 2, 1)) * q_scale * k_scale.transpose(0, 2, 1) / math.sqrt(size)
-    e = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    p = np.rint(e / e.sum(axis=-1, keepdims=True) * 32767)
-    context: Floats = ((p @ v) * v_scale / 32767).astype(np.float32)
+    tokens, size = q_HTD.shape[1:]
+    k, k_scale = _whole(k_HTD, 127, axis=1)
+    v, v_scale = _whole(v_HTD, 127, axis=1)
+    q, q_scale = _whole((q_HTD * k_scale).astype(np.float32), min(_MOST // size, 32767), axis=2)
+    scores = (q @ k.transpose(0, 2, 1)) * q_scale / math.sqrt(size)
+    bits = min(15, int(math.log2(_MOST // tokens)))
+    e = np.exp(scores - scores.max(axis=-1, keepdims=True)) * 2.0**bits
+    p = np.minimum(np.rint(e), 32767)
+    context: Floats = ((p @ v) / e.sum(axis=-1, keepdims=True) * v_scale).astype(np.float32)
     return context
 
 
-def _int16(x: Floats, level: np.float32, axis: tuple[int, ...]) -> tuple[NDArray[np.float64], Floats]:
+# The largest sum of absolute values that fits in int32 with factors up to 127.
+_MOST = (2**31 - 1) // 127
+
+
+def _whole(x: Floats, level: int, axis: int) -> tuple[NDArray[np.float64], Floats]:
     """Whole numbers up to ``level`` and their scale, one for all of ``axis``."""
     top = np.abs(x).max(axis=axis, keepdims=True)
-    with np.errstate(divide="ignore"):
-        inverse = np.where(top > 1e-30, level / top, np.float32(0)).astype(np.float32)
-    return np.rint((x * inverse).astype(np.float32)).astype(np.float64), (top / level).astype(np.float32)
+    some = top > 1e-30
+    inverse = np.divide(np.float32(level), top, out=np.zeros_like(top), where=some)
+    return np.rint((x * inverse).astype(np.float32)).astype(np.float64), np.where(some, top / level, 0).astype(
+        np.float32
+    )
 
 
 def layer_norm(x_NC: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
