@@ -89,14 +89,27 @@ class Workspace {
     int first_sequence, last_sequence;
     int first_token, tokens;
   };
+  // What the steps over a block of tokens hand to one another.
+  struct Hand {
+    AlignedBuffer<float> y;
+    QuantizedBuffer context, intermediate_in;
+    void resize(const Model& model, int rows) {
+      const Config& c = model.config();
+      grow(y, static_cast<size_t>(rows) * row_stride(c.hidden_size));
+      context.resize(rows, model.context_blocks_, c.hidden_size / model.context_blocks_);
+      intermediate_in.resize(rows, c.intermediate_groups, c.hidden_size / c.intermediate_groups);
+    }
+  };
   struct Thread {
-    AlignedBuffer<float> qkv, rows, wide;
+    AlignedBuffer<float> qkv, wide;
     AlignedBuffer<uint8_t> attention, linear;
-    QuantizedBuffer context, intermediate_in, intermediate_out;
+    Hand hand;
+    QuantizedBuffer intermediate_out;
   };
 
   Batch batch{};
   int tokens = 0, blocks = 0;
+  int parts = 1;  // of a block's output channels, and then of its lanes, that threads take apart; 1: a thread takes a block
   std::vector<int> starts;
   std::vector<int32_t> positions;
   std::vector<Group> groups;
@@ -104,6 +117,7 @@ class Workspace {
   QuantizedBuffer inputs[3];  // for query, key and value; the first of equal group counts is used
   int input_of[3] = {0, 0, 0};
   std::vector<Thread> threads;
+  Hand hand;  // of all tokens, where they have parts
 
   int block_start(int block) const { return static_cast<int>(static_cast<int64_t>(tokens) * block / blocks); }
 
@@ -126,7 +140,10 @@ class Workspace {
     }
     tokens = starts.back();
     const int needed = (tokens + kMostBlockTokens - 1) / kMostBlockTokens;
-    blocks = std::max(1, std::min(round_up(needed, thread_count), tokens / kLeastBlockTokens));
+    // Where each thread would have few rows for all the weights, it has more rows for some of them.
+    parts = thread_count > 1 && needed < thread_count ? model.lanes_ : 1;
+    const int wanted = parts > 1 ? std::max(needed, (thread_count + parts - 1) / parts) : round_up(needed, thread_count);
+    blocks = std::max(1, std::min(wanted, tokens / kLeastBlockTokens));
     const size_t size = static_cast<size_t>(tokens) * c.hidden_size;
     grow(x, size);
     grow(context, size);
@@ -150,15 +167,14 @@ class Workspace {
       needs(layer.intermediate, model.lanes_, rows);
       needs(layer.output, model.lanes_, rows);
     }
+    if (parts > 1) hand.resize(model, tokens);
     for (int i = 0; i < thread_count; ++i) {
       Thread& t = threads[static_cast<size_t>(i)];
       grow(t.qkv, static_cast<size_t>(3) * largest_group * (c.hidden_size / model.units_));
       grow(t.attention, attention_scratch(longest, head_size));
       grow(t.linear, linear);
-      grow(t.rows, static_cast<size_t>(rows) * row_stride(c.hidden_size));
       grow(t.wide, static_cast<size_t>(rows) * row_stride(c.intermediate_size / model.lanes_));
-      t.context.resize(rows, model.context_blocks_, c.hidden_size / model.context_blocks_);
-      t.intermediate_in.resize(rows, c.intermediate_groups, c.hidden_size / c.intermediate_groups);
+      if (parts == 1) t.hand.resize(model, rows);
       t.intermediate_out.resize(rows, c.output_groups / model.lanes_, c.intermediate_size / c.output_groups);
     }
   }
@@ -357,8 +373,7 @@ void Model::forward(Workspace& space, Team& team, const Batch& part) {
       const int units = units_;
       member.share(static_cast<int>(space.groups.size()) * units,
                    [&](int item) { heads_phase(space, member, layers_[n], item); });
-      member.share(space.blocks,
-                   [&](int block) { tokens_phase(space, member, layers_[n], block, n + 1 == layers_.size()); });
+      tokens_phase(space, member, layers_[n], n + 1 == layers_.size());
     }
   });
 }
@@ -390,41 +405,102 @@ void Model::heads_phase(Workspace& space, Member& member, const Layer& layer, in
   }
 }
 
-void Model::tokens_phase(Workspace& space, Member& member, const Layer& layer, int block, bool last) {
-  const Config& c = config();
-  const int first = space.block_start(block), rows = space.block_start(block + 1) - first, channels = c.hidden_size;
+// A block of tokens on its way through a layer.
+struct Model::Rows {
+  int first, count;
+  float* x;  // [count][hidden size]
+  float* y;
+  ptrdiff_t y_stride;
+  Quantized context, intermediate_in;
+};
+
+void Model::tokens_phase(Workspace& space, Member& member, const Layer& layer, bool last) {
+  const int parts = space.parts, channels = config().hidden_size;
   Workspace::Thread& mine = space.threads[static_cast<size_t>(member.index())];
-  float* x = space.x.data() + static_cast<ptrdiff_t>(first) * channels;
-  float* y = mine.rows.data();
-  const ptrdiff_t y_stride = row_stride(channels);
-
-  kernels_.quantize(space.context.data() + static_cast<ptrdiff_t>(first) * channels, channels, rows, 0.0f, mine.context.view);
-  kernels_.grouped_linear({&layer.post.view(), &mine.context.view, 0, layer.post.panel_count(), rows, y, y_stride, 0,
-                           Activation::none, mine.linear.data(), 0, layer.intermediate.weights_of(0)});
-  kernels_.layer_norm({y, y_stride, x, channels, layer.attention_norm.weight.data(), layer.attention_norm.bias.data(),
-                       c.layer_norm_eps, rows, channels, x, channels});
-
-  kernels_.quantize(x, channels, rows, 0.0f, mine.intermediate_in.view);
-  const int wide = c.intermediate_size / lanes_, narrow = channels / lanes_, wide_stride = row_stride(wide);
-  for (int lane = 0; lane < lanes_; ++lane) {
-    const auto panels_end = [&](const PackedLinear& linear, int end) {
-      return lane + 1 == lanes_ ? linear.panel_count() : linear.panel_at(end);
-    };
-    kernels_.grouped_linear({&layer.intermediate.view(), &mine.intermediate_in.view,
-                             layer.intermediate.panel_at(lane * wide), panels_end(layer.intermediate, (lane + 1) * wide), rows,
-                             mine.wide.data(), wide_stride, lane * wide, activation_, mine.linear.data(), 0,
-                             layer.output.weights_of(layer.output.panel_at(lane * narrow))});
-    kernels_.quantize(mine.wide.data(), wide_stride, rows, activation_floor(activation_), mine.intermediate_out.view);
-    kernels_.grouped_linear({&layer.output.view(), &mine.intermediate_out.view, layer.output.panel_at(lane * narrow),
-                             panels_end(layer.output, (lane + 1) * narrow), rows, y, y_stride, 0, Activation::none,
-                             mine.linear.data(), lane * c.output_groups / lanes_,
-                             lane + 1 == lanes_ ? nullptr : layer.intermediate.weights_of(layer.intermediate.panel_at((lane + 1) * wide))});
+  const auto rows_of = [&](int block) {
+    Workspace::Hand& hand = parts > 1 ? space.hand : mine.hand;
+    const int first = space.block_start(block), place = parts > 1 ? first : 0;
+    return Rows{first, space.block_start(block + 1) - first, space.x.data() + static_cast<ptrdiff_t>(first) * channels,
+                hand.y.data() + static_cast<ptrdiff_t>(place) * row_stride(channels), row_stride(channels),
+                hand.context.view.from_row(place), hand.intermediate_in.view.from_row(place)};
+  };
+  if (parts == 1) {
+    member.share(space.blocks, [&](int block) {
+      const Rows rows = rows_of(block);
+      quantize_context(space, rows);
+      post_part(space, member, rows, layer, 0);
+      attention_norm(rows, layer);
+      for (int lane = 0; lane < lanes_; ++lane) feed_forward_lane(space, member, rows, layer, lane);
+      feed_forward_norm(space, rows, layer, last);
+    });
+    return;
   }
-  kernels_.layer_norm({y, y_stride, x, channels, layer.feed_forward_norm.weight.data(), layer.feed_forward_norm.bias.data(),
-                       c.layer_norm_eps, rows, channels, x, channels});
+  // Rows in small blocks, which every thread takes some of; parts of the channels with all rows of a block.
+  const int few = std::max(1, std::min(member.threads(), space.tokens / kLeastBlockTokens));
+  const auto few_rows = [&](auto&& work) {
+    member.share(few, [&](int i) {
+      Rows rows = rows_of(0);
+      const int first = static_cast<int>(static_cast<int64_t>(space.tokens) * i / few);
+      const int end = static_cast<int>(static_cast<int64_t>(space.tokens) * (i + 1) / few);
+      work(Rows{first, end - first, rows.x + static_cast<ptrdiff_t>(first) * channels,
+                rows.y + static_cast<ptrdiff_t>(first) * rows.y_stride, rows.y_stride, rows.context.from_row(first),
+                rows.intermediate_in.from_row(first)});
+    });
+  };
+  few_rows([&](const Rows& rows) { quantize_context(space, rows); });
+  member.share(space.blocks * parts, [&](int item) { post_part(space, member, rows_of(item / parts), layer, item % parts); });
+  few_rows([&](const Rows& rows) { attention_norm(rows, layer); });
+  member.share(space.blocks * parts, [&](int item) { feed_forward_lane(space, member, rows_of(item / parts), layer, item % parts); });
+  few_rows([&](const Rows& rows) { feed_forward_norm(space, rows, layer, last); });
+}
+
+void Model::quantize_context(Workspace& space, const Rows& rows) {
+  const int channels = config().hidden_size;
+  kernels_.quantize(space.context.data() + static_cast<ptrdiff_t>(rows.first) * channels, channels, rows.count, 0.0f, rows.context);
+}
+
+void Model::post_part(Workspace& space, Member& member, const Rows& rows, const Layer& layer, int part) {
+  Workspace::Thread& mine = space.threads[static_cast<size_t>(member.index())];
+  const int parts = space.parts;
+  const int panels = layer.post.panel_count();
+  const int wide = config().intermediate_size / lanes_;
+  kernels_.grouped_linear({&layer.post.view(), &rows.context, panels * part / parts, panels * (part + 1) / parts, rows.count,
+                           rows.y, rows.y_stride, 0, Activation::none, mine.linear.data(), 0,
+                           layer.intermediate.weights_of(layer.intermediate.panel_at(part * wide))});
+}
+
+void Model::attention_norm(const Rows& rows, const Layer& layer) {
+  const int channels = config().hidden_size;
+  kernels_.layer_norm({rows.y, rows.y_stride, rows.x, channels, layer.attention_norm.weight.data(), layer.attention_norm.bias.data(),
+                       config().layer_norm_eps, rows.count, channels, rows.x, channels});
+  kernels_.quantize(rows.x, channels, rows.count, 0.0f, rows.intermediate_in);
+}
+
+void Model::feed_forward_lane(Workspace& space, Member& member, const Rows& rows, const Layer& layer, int lane) {
+  Workspace::Thread& mine = space.threads[static_cast<size_t>(member.index())];
+  const bool ahead = space.parts == 1 && lane + 1 < lanes_;
+  const Config& c = config();
+  const int wide = c.intermediate_size / lanes_, narrow = c.hidden_size / lanes_, wide_stride = row_stride(wide);
+  const auto panels_end = [&](const PackedLinear& linear, int end) {
+    return lane + 1 == lanes_ ? linear.panel_count() : linear.panel_at(end);
+  };
+  kernels_.grouped_linear({&layer.intermediate.view(), &rows.intermediate_in, layer.intermediate.panel_at(lane * wide),
+                           panels_end(layer.intermediate, (lane + 1) * wide), rows.count, mine.wide.data(), wide_stride, lane * wide,
+                           activation_, mine.linear.data(), 0, layer.output.weights_of(layer.output.panel_at(lane * narrow))});
+  kernels_.quantize(mine.wide.data(), wide_stride, rows.count, activation_floor(activation_), mine.intermediate_out.view);
+  kernels_.grouped_linear({&layer.output.view(), &mine.intermediate_out.view, layer.output.panel_at(lane * narrow),
+                           panels_end(layer.output, (lane + 1) * narrow), rows.count, rows.y, rows.y_stride, 0, Activation::none,
+                           mine.linear.data(), lane * c.output_groups / lanes_,
+                           ahead ? layer.intermediate.weights_of(layer.intermediate.panel_at((lane + 1) * wide)) : nullptr});
+}
+
+void Model::feed_forward_norm(Workspace& space, const Rows& rows, const Layer& layer, bool last) {
+  const int channels = config().hidden_size;
+  kernels_.layer_norm({rows.y, rows.y_stride, rows.x, channels, layer.feed_forward_norm.weight.data(),
+                       layer.feed_forward_norm.bias.data(), config().layer_norm_eps, rows.count, channels, rows.x, channels});
   if (last) return;
   for (int i = 0; i < 3; ++i)
-    if (space.input_of[i] == i) kernels_.quantize(x, channels, rows, 0.0f, space.inputs[i].view.from_row(first));
+    if (space.input_of[i] == i) kernels_.quantize(rows.x, channels, rows.count, 0.0f, space.inputs[i].view.from_row(rows.first));
 }
 
 void Model::heads_of(Workspace& space, const Outputs& outputs) {

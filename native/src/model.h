@@ -82,7 +82,13 @@ class Model {
   void run_parts(const Batch& batch, Team& team, Done&& done);
   void forward(Workspace& space, Team& team, const Batch& part);
   void heads_phase(Workspace& space, Member& member, const Layer& layer, int item);
-  void tokens_phase(Workspace& space, Member& member, const Layer& layer, int block, bool last);
+  void tokens_phase(Workspace& space, Member& member, const Layer& layer, bool last);
+  struct Rows;
+  void quantize_context(Workspace& space, const Rows& rows);
+  void post_part(Workspace& space, Member& member, const Rows& rows, const Layer& layer, int part);
+  void attention_norm(const Rows& rows, const Layer& layer);
+  void feed_forward_lane(Workspace& space, Member& member, const Rows& rows, const Layer& layer, int lane);
+  void feed_forward_norm(Workspace& space, const Rows& rows, const Layer& layer, bool last);
   void heads_of(Workspace& space, const Outputs& outputs);
   void score_vocabulary(Team& team, std::vector<float>& rows, const Gaps& gaps);
   // The team, where the lock on it is held and its threads are there; else the caller alone.

@@ -1,7 +1,8 @@
 // Activations and exp on sixteen floats; one file for every instruction set, see simd/f32x16.h.
 //
-// gelu(x) = x/2 * (1 + erf(x / sqrt 2)), erf(x / sqrt 2) = clamp(x * P(2 min(x^2, c^2) / c^2 - 1), -1, 1), c = 4.8, P of degree 10
-// fitted to the least largest error of gelu: 4.3e-6 absolute everywhere (exact beyond c).
+// gelu(x) = x/2 * (1 + erf(x / sqrt 2)) = max(x, 0) - a/2 * (1 - erf(a / sqrt 2)), a = |x|, whose second part is a polynomial
+// of degree 7 in min(a, 3.9) without a constant, fitted to the least largest error: 1.6e-4 absolute everywhere. What comes
+// after it is rounded to a step of 0.17 / 252, four times as much, at the least, and as a rule to a hundred times as much.
 // tanh(x) = 1 - 2 / (1 + exp(2 x)): error 2e-7 absolute.
 // exp(x) = 2^n * Q(f), n = rint(x log2 e), Q of degree 5: relative error 2e-7 for x in -87..88, clamped beyond.
 #pragma once
@@ -26,13 +27,10 @@ inline F32x16 exp2_inside(F32x16 x) {
 inline F32x16 exp(F32x16 x) { return exp2_inside(min(max(x * set1(kLog2E), set1(-125.0f)), set1(126.0f))); }
 
 inline F32x16 gelu(F32x16 x) {
-  const F32x16 t = min(x * x, set1(kGeluEnd * kGeluEnd));
-  const F32x16 u = fma(t, set1(2.0f / (kGeluEnd * kGeluEnd)), set1(-1.0f));
-  F32x16 p = set1(kGelu[10]);
-  for (int i = 9; i >= 0; --i) p = fma(p, u, set1(kGelu[i]));
-  const F32x16 erf = max(min(p * x, set1(1.0f)), set1(-1.0f));
-  const F32x16 half = x * set1(0.5f);
-  return fma(half, erf, half);
+  const F32x16 a = min(abs(x), set1(kGeluEnd));
+  F32x16 p = set1(kGelu[6]);
+  for (int i = 5; i >= 0; --i) p = fma(p, a, set1(kGelu[i]));
+  return fma(p, a, max(x, set1(0.0f)));
 }
 
 template <Activation activation>

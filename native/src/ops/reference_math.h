@@ -57,16 +57,10 @@ inline float exp(float x) {
 }
 
 inline float gelu(float x) {
-  float t = x * x;
-  t = t < kGeluEnd * kGeluEnd ? t : kGeluEnd * kGeluEnd;
-  const float u = mul_add(t, 2.0f / (kGeluEnd * kGeluEnd), -1.0f);
-  float p = kGelu[10];
-  for (int i = 9; i >= 0; --i) p = mul_add(p, u, kGelu[i]);
-  float erf = p * x;
-  erf = erf < 1.0f ? erf : 1.0f;
-  erf = erf > -1.0f ? erf : -1.0f;
-  const float half = x * 0.5f;
-  return mul_add(half, erf, half);
+  const float size = std::fabs(x), a = size < kGeluEnd ? size : kGeluEnd;
+  float p = kGelu[6];
+  for (int i = 5; i >= 0; --i) p = mul_add(p, a, kGelu[i]);
+  return mul_add(p, a, x > 0.0f ? x : 0.0f);
 }
 
 inline float activate(Activation activation, float x) {

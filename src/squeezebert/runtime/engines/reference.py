@@ -79,20 +79,19 @@ def _lane_sum(x: Floats) -> Floats:
     return lanes
 
 
-# The engine's erf(x / sqrt(2)) / x as a polynomial in 2 min(x^2, c^2) / c^2 - 1; see native/src/ops/activation.h.
-_GELU_END = 4.8
+# What the engine's gelu adds to max(x, 0), as a polynomial in min(|x|, c); see native/src/ops/activation.h.
+_GELU_END = 3.9
 _GELU = (
-    0.2944255769252777, -0.1459594964981079, 0.10580814629793167, -0.08113225549459457, 0.061442263424396515,
-    -0.044373176991939545, 0.027725638821721077, -0.014890001155436039, 0.010788745246827602, -0.00838743057101965,
-    0.0028853274416178465,
+    0, -0.49932950735092163, 0.3851953446865082, 0.05218341946601868, -0.14727507531642914, 0.06046706438064575,
+    -0.0104904780164361, 0.0006865545292384923,
 )  # fmt: skip
 
 
 def activate(name: str, x: NDArray[np.float64]) -> Any:
     """Apply an activation: gelu by the engine's polynomial, the others exactly."""
     if name == "gelu":
-        u = 2 * np.minimum(x**2, _GELU_END**2) / _GELU_END**2 - 1
-        return x / 2 * (1 + np.clip(x * np.polynomial.polynomial.polyval(u, _GELU), -1, 1))
+        a = np.minimum(np.abs(x), _GELU_END)
+        return np.maximum(x, 0) + np.polynomial.polynomial.polyval(a, _GELU)
     if name == "gelu_new":
         return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
     if name == "silu":
