@@ -15,6 +15,7 @@ constexpr int kMostPartTokens = 1024;   // a pass over more would leave the cach
 constexpr int kGroupTokens = 128;       // sequences are joined up to this many tokens for query, key and value
 constexpr int kMostBlockTokens = 128;   // rows whose feed-forward activations stay in a megabyte of L2
 constexpr int kLeastBlockTokens = 6;
+constexpr int kFewRows = 4;
 constexpr int kVocabularyBlock = 256;   // rows of the word embedding that a thread scores at a time
 
 Activation activation_named(const std::string& name, const std::string& where) {
@@ -412,7 +413,18 @@ struct Model::Rows {
   float* y;
   ptrdiff_t y_stride;
   Quantized context, intermediate_in;
+
+  Rows part(int from, int end, int channels) const {
+    return {first + from, end - from, x + static_cast<ptrdiff_t>(from) * channels, y + from * y_stride, y_stride,
+            context.from_row(from), intermediate_in.from_row(from)};
+  }
 };
+
+// A few rows at a time, which stay in L1 from one step to the next.
+template <class Work>
+void Model::for_few_rows(const Rows& rows, Work&& work) {
+  for (int i = 0; i < rows.count; i += kFewRows) work(rows.part(i, std::min(rows.count, i + kFewRows), config().hidden_size));
+}
 
 void Model::tokens_phase(Workspace& space, Member& member, const Layer& layer, bool last) {
   const int parts = space.parts, channels = config().hidden_size;
@@ -439,12 +451,8 @@ void Model::tokens_phase(Workspace& space, Member& member, const Layer& layer, b
   const int few = std::max(1, std::min(member.threads(), space.tokens / kLeastBlockTokens));
   const auto few_rows = [&](auto&& work) {
     member.share(few, [&](int i) {
-      Rows rows = rows_of(0);
-      const int first = static_cast<int>(static_cast<int64_t>(space.tokens) * i / few);
-      const int end = static_cast<int>(static_cast<int64_t>(space.tokens) * (i + 1) / few);
-      work(Rows{first, end - first, rows.x + static_cast<ptrdiff_t>(first) * channels,
-                rows.y + static_cast<ptrdiff_t>(first) * rows.y_stride, rows.y_stride, rows.context.from_row(first),
-                rows.intermediate_in.from_row(first)});
+      const auto start = [&](int part) { return static_cast<int>(static_cast<int64_t>(space.tokens) * part / few); };
+      work(rows_of(0).part(start(i), start(i + 1), channels));
     });
   };
   few_rows([&](const Rows& rows) { quantize_context(space, rows); });
@@ -471,9 +479,10 @@ void Model::post_part(Workspace& space, Member& member, const Rows& rows, const 
 
 void Model::attention_norm(const Rows& rows, const Layer& layer) {
   const int channels = config().hidden_size;
-  kernels_.layer_norm({rows.y, rows.y_stride, rows.x, channels, layer.attention_norm.weight.data(), layer.attention_norm.bias.data(),
-                       config().layer_norm_eps, rows.count, channels, rows.x, channels});
-  kernels_.quantize(rows.x, channels, rows.count, 0.0f, rows.intermediate_in);
+  for_few_rows(rows, [&](const Rows& few) {
+    norm(few, layer.attention_norm);
+    kernels_.quantize(few.x, channels, few.count, 0.0f, few.intermediate_in);
+  });
 }
 
 void Model::feed_forward_lane(Workspace& space, Member& member, const Rows& rows, const Layer& layer, int lane) {
@@ -496,11 +505,17 @@ void Model::feed_forward_lane(Workspace& space, Member& member, const Rows& rows
 
 void Model::feed_forward_norm(Workspace& space, const Rows& rows, const Layer& layer, bool last) {
   const int channels = config().hidden_size;
-  kernels_.layer_norm({rows.y, rows.y_stride, rows.x, channels, layer.feed_forward_norm.weight.data(),
-                       layer.feed_forward_norm.bias.data(), config().layer_norm_eps, rows.count, channels, rows.x, channels});
-  if (last) return;
-  for (int i = 0; i < 3; ++i)
-    if (space.input_of[i] == i) kernels_.quantize(rows.x, channels, rows.count, 0.0f, space.inputs[i].view.from_row(rows.first));
+  for_few_rows(rows, [&](const Rows& few) {
+    norm(few, layer.feed_forward_norm);
+    for (int i = 0; i < 3 && !last; ++i)
+      if (space.input_of[i] == i) kernels_.quantize(few.x, channels, few.count, 0.0f, space.inputs[i].view.from_row(few.first));
+  });
+}
+
+void Model::norm(const Rows& rows, const Norm& norm) {
+  const int channels = config().hidden_size;
+  kernels_.layer_norm({rows.y, rows.y_stride, rows.x, channels, norm.weight.data(), norm.bias.data(), config().layer_norm_eps,
+                       rows.count, channels, rows.x, channels});
 }
 
 void Model::heads_of(Workspace& space, const Outputs& outputs) {

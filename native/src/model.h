@@ -84,6 +84,9 @@ class Model {
   void heads_phase(Workspace& space, Member& member, const Layer& layer, int item);
   void tokens_phase(Workspace& space, Member& member, const Layer& layer, bool last);
   struct Rows;
+  template <class Work>
+  void for_few_rows(const Rows& rows, Work&& work);
+  void norm(const Rows& rows, const Norm& norm);
   void quantize_context(Workspace& space, const Rows& rows);
   void post_part(Workspace& space, Member& member, const Rows& rows, const Layer& layer, int part);
   void attention_norm(const Rows& rows, const Layer& layer);

@@ -87,6 +87,56 @@ inline void quantize_blocks(const float* const (&x)[R], float floor, const Quant
   }
 }
 
+#if SQB_SIMD_AVX512
+// Sixteen blocks at a time, whose sums become one register.
+template <bool symmetric>
+inline void quantize_sixteen(const float* const (&x)[16], float floor, const Quantized& out, int8_t* const (&q)[16], ptrdiff_t place) {
+  const int n = out.block_size, whole = n / 16 * 16;
+  F32x16 top16[16], sum16[16];
+  for (int r = 0; r < 16; ++r) {
+    F32x16 top = set1(0.0f), total = set1(0.0f);
+    const auto look = [&](F32x16 v) {
+      const F32x16 a = abs(v);
+      total = total + a;
+      top = max(symmetric ? a : v, top);
+    };
+    for (int i = 0; i < whole; i += 16) look(load(x[r] + i));
+    if (whole < n) look(load_first(x[r] + whole, n - whole));
+    top16[r] = top;
+    sum16[r] = total;
+  }
+  const F32x16 top = largest_of_each(top16), all = sum_of_each(sum16), difference = all - all;
+  const F32x16 limit = all * set1((n > 192 ? static_cast<float>(n) / 12.0f : 16.0f) / static_cast<float>(n));
+  const __mmask16 is_plain = _mm512_cmp_ps_mask(top.v, limit.v, _CMP_NGT_UQ) & _mm512_cmp_ps_mask(difference.v, _mm512_setzero_ps(), _CMP_EQ_OQ);
+  const float levels = symmetric ? 127.0f : 252.0f;
+  const F32x16 range = top + set1(floor);
+  const __mmask16 some = _mm512_cmp_ps_mask(range.v, _mm512_set1_ps(1e-30f), _CMP_GT_OQ);
+  const __m512 inverse = _mm512_maskz_div_ps(some, _mm512_set1_ps(levels), range.v);
+  const __m512 below = _mm512_roundscale_ps(_mm512_mul_ps(_mm512_set1_ps(floor), inverse), _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
+  const __m512i shift = symmetric ? _mm512_setzero_si512() : _mm512_maskz_sub_epi32(some, _mm512_cvtps_epi32(below), _mm512_set1_epi32(127));
+  _mm512_storeu_ps(out.scale + place, _mm512_maskz_div_ps(some, range.v, _mm512_set1_ps(levels)));
+  _mm512_storeu_si512(out.zero + place, _mm512_sub_epi32(_mm512_setzero_si512(), shift));
+  _mm512_storeu_si512(out.wide_count + place, _mm512_setzero_si512());
+  alignas(64) float inverses[16];
+  alignas(64) int32_t shifts[16];
+  _mm512_store_ps(inverses, inverse);
+  _mm512_store_si512(shifts, shift);
+  for (int r = 0; r < 16; ++r) {
+    if (!(is_plain >> r & 1)) continue;
+    const F32x16 factor = set1(inverses[r]);
+    for (int i = 0; i < n; i += 64) {
+      F32x16 v[4];
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) v[j] = load(x[r] + i + 16 * j) * factor;
+      store_int8(q[r] + i, v, shifts[r]);
+    }
+  }
+  _mm512_storeu_si512(out.sum + place, sum_int8_of_each(q, n));
+  for (int r = 0; r < 16; ++r)
+    if (!(is_plain >> r & 1)) quantize_blocks<symmetric, 1>({x[r]}, floor, out, {q[r]}, place + r);
+}
+#endif
+
 template <bool symmetric>
 inline void quantize_places(const float* x, ptrdiff_t x_stride, int rows, float floor, const Quantized& out) {
   constexpr int kTogether = 4;
@@ -99,6 +149,19 @@ inline void quantize_places(const float* x, ptrdiff_t x_stride, int rows, float 
     to[i] = out.values + row * out.row_stride + block * out.block_stride;
   };
   ptrdiff_t place = 0;
+#if SQB_SIMD_AVX512
+  if (out.block_size % 64 == 0)
+    for (; place + 16 <= places; place += 16) {
+      const float* x16[16];
+      int8_t* q16[16];
+      for (int i = 0; i < 16; ++i) {
+        find(place + i, 0);
+        x16[i] = from[0];
+        q16[i] = to[0];
+      }
+      quantize_sixteen<symmetric>(x16, floor, out, q16, place);
+    }
+#endif
   for (; place + kTogether <= places; place += kTogether) {
     for (int i = 0; i < kTogether; ++i) find(place + i, i);
     quantize_blocks<symmetric, kTogether>(from, floor, out, to, place);
