@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from squeezebert import arrays, artifact
 from squeezebert.errors import InputError
-from squeezebert.files import write_json
+from squeezebert.files import read_json, write_json
 from squeezebert.folder import (
     CONFIG,
     EXTRA,
+    ORDER,
     TOKENIZER_FILES,
     VOCABULARIES,
     WEIGHT_FILES,
@@ -214,6 +215,9 @@ def convert(
         if not _finite(tensor):
             raise InputError(f"{origin}: {name} has values beyond fp16's largest, 65504; use fp32")
     _write(Path(folder), config, head, tensors, tokenizer, read_extra(origin))
+    if (origin / ORDER).exists():
+        # The channels stand as they did, which who compares hidden states must know.
+        write_json(Path(folder) / ORDER, read_json(origin / ORDER))
     return LoadReport(
         str(source), matched.missing, matched.unexpected, matched.reinitialised, dtype=_dtype(published), head=head
     )

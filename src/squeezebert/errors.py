@@ -10,6 +10,10 @@ class InputError(ValueError):
     """Bad input: one line that names the file, the row or field, and the remedy."""
 
 
+class DivergedError(InputError):
+    """A training run whose loss is not finite or has risen too far."""
+
+
 class MissingExtraError(ImportError):
     """A feature needs packages that only an optional extra installs."""
 

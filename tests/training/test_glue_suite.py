@@ -14,12 +14,13 @@ import pytest
 
 from squeezebert import checkpoint
 from squeezebert.data.tasks import GLUE
-from squeezebert.errors import InputError
+from squeezebert.errors import DivergedError, InputError
 from squeezebert.training import glue_suite
 from squeezebert.training.glue_presets import NINE
 from squeezebert.training.glue_suite import SuiteSettings, run_suite, search
 from squeezebert.training.losses import ClassificationLoss
 from squeezebert.training.run_folder import occupy
+from squeezebert.training.settings import FinetuneSettings
 
 _TASKS = ("rte", "cola", "mnli")
 _PRESETS = "".join(
@@ -361,3 +362,31 @@ def test_a_search_ranks_what_it_tried(make: Callable[..., SuiteSettings], monkey
     assert (settings.output / "search.md").read_text().count("\n| rte |") == 4
     monkeypatch.setattr(glue_suite, "finetune", lambda settings: pytest.fail("run again"))
     assert search(settings, [1e-3, 1e-5], [0.0, 0.1]) == found
+
+
+def test_a_search_goes_on_where_a_trial_diverges(
+    make: Callable[..., SuiteSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finetune = glue_suite.finetune
+    rates = []
+
+    def diverging(settings: FinetuneSettings) -> object:
+        rates.append(settings.learning_rate)
+        if settings.learning_rate == 1.0:
+            raise DivergedError("step 3: loss or gradient is not a finite number")
+        return finetune(settings)
+
+    monkeypatch.setattr(glue_suite, "finetune", diverging)
+    settings = make(tasks=("rte",))
+    found = search(settings, [1.0, 1e-3], [0.0])["rte"]
+    assert rates == [1.0, 1e-3]
+    assert [(each["learning_rate"], each["mean"] is None) for each in found] == [(1e-3, False), (1.0, True)]
+    assert "| rte | accuracy | 1 | 0 | diverged |" in (settings.output / "search.md").read_text()
+    # Another rate later: what was found stays, and what diverged is not tried again.
+    assert [each["learning_rate"] for each in search(settings, [1.0, 1e-4], [0.0])["rte"]][-1] == 1.0
+    assert rates == [1.0, 1e-3, 1e-4]
+    kept = json.loads((settings.output / "search.json").read_text())
+    assert sorted(each["learning_rate"] for each in kept["tasks"]["rte"]) == [1e-4, 1e-3, 1.0]
+    (settings.output / "search.json").write_text(json.dumps({**kept, "weights_sha256": "0"}))
+    with pytest.raises(InputError, match="weights_sha256 was 0 when the search began"):
+        search(settings, [1e-4], [0.0])

@@ -23,10 +23,11 @@ every row of a batch of pairs has a label.
 after the other, with masks of their own. What a model says of a pair in either order then falls out of the gradient of
 sentence order, and the little that depends on the order is left.
 
-**Overlaps.** What tells the order of two passages is faint, and a small model finds nothing of it within some ten
-thousand rows: it does not know where to look. With ``overlap`` the later passage of a pair begins, at first, with the
+**Overlaps.** What tells the order of two passages is faint, and small models found nothing of it within some ten
+thousand rows. With ``overlap`` the later passage of a pair begins, at first, with the
 last tokens of the earlier one, so that the place where the two meet speaks clearly. (A masked token there may stand in
-the other passage.) The share of such pairs falls to none; held-out text never has any.
+the other passage.) The share of such pairs falls to none over ``overlap_steps`` steps of a phase; held-out text
+never has any.
 
 Shapes: ``B`` rows of a batch, ``R`` rows of a group, ``T`` tokens, ``M`` masked tokens, ``N`` tokens without padding.
 """

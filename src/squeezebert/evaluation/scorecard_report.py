@@ -45,8 +45,9 @@ def to_markdown(card: Mapping[str, Any]) -> str:
         ),
         _LEGEND,
         "## Gaps to the paper",
-        "Ours less the paper's, in the metric of the paper's figure. The dev column compares equal sets; the test "
-        "column does not, so take it as a rough distance. No gap where the source does not name the metric.",
+        "Ours less the paper's, in the metric of the paper's figure. The dev column compares equal sets, except where "
+        "a task carries †, and with the paper's plain finetuning; the test column does not, so take it as a rough "
+        "distance. No gap where the source does not name the metric.",
         _table(
             ["task", *(f"{name} − paper {kind}" for name in names for kind in ("dev", "test"))],
             [_gap_cells(row, names) for row in card["rows"] if row["ours"]],
@@ -68,6 +69,8 @@ def to_markdown(card: Mapping[str, Any]) -> str:
 
 _LEGEND = """\
 - † run on a part of the official data (see *Data*), so not comparable, and not in the mean.
+- A task that starts from MNLI's student (see *start*) counts as complete whatever part of MNLI that had learned \
+from, and its deviation does not hold that student's.
 - ? from memory of a source, not read in it: the dev figures, which the AdaHessian paper quotes, and two test figures. \
 The other test figures are PapersWithCode's; that theirs is the row with bells and whistles is itself not confirmed.
 - The test figures of MRPC and QQP are taken as the mean of accuracy and F1. A metric in brackets is the figure's own.

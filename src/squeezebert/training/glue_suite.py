@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import itertools
+import math
 import os
 import platform
 import shlex
@@ -23,7 +24,7 @@ from typing import Any
 
 from squeezebert import __version__, checkpoint
 from squeezebert.data.tasks import GLUE, Coverage, coverage, get_task, load_split
-from squeezebert.errors import InputError
+from squeezebert.errors import DivergedError, InputError
 from squeezebert.evaluation.scorecard import RECORD, SUITE, read_suite
 from squeezebert.evaluation.scorecard_report import write_scorecard
 from squeezebert.files import read_json, write_json, write_text
@@ -35,6 +36,8 @@ from squeezebert.training.run_folder import METRICS, SETTINGS
 from squeezebert.training.settings import Device, FinetuneSettings, Precision
 from squeezebert.training.soft_targets import match_labels
 from squeezebert.training.teacher import Teacher
+
+_FAILED = "diverged.json"  # of a trial whose loss is lost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +224,7 @@ def _begin(settings: SuiteSettings) -> None:
         write_json(path, common)
         return
     former = read_json(path)
-    for name in ("model", "weights_sha256", "bells_and_whistles", "teachers"):
+    for name in ("model", "weights_sha256", "bells_and_whistles", "teachers", "presets"):
         if former.get(name) != common[name]:
             raise InputError(
                 f"{path}: {name} was {former.get(name)} when the suite began, and is {common[name]} now; "
@@ -295,7 +298,9 @@ def search(
 ) -> dict[str, list[dict[str, Any]]]:
     """Try each learning rate with each dropout on each task, all else as in the presets, and write the figures down.
 
-    What is finished is not run again. ``search.json`` and ``search.md`` appear in the output folder; no model stays.
+    What is finished is not run again, and a trial that diverges is noted as one and does not end the others.
+    ``search.json`` and ``search.md`` appear in the output folder, with what former searches there have found; no model
+    stays.
 
     Args:
         settings: Tasks, seeds, presets and so on; no teachers.
@@ -312,24 +317,43 @@ def search(
     plans = {name: _trials(_plan(settings, name, presets[name]), learning_rates, dropouts) for name in settings.tasks}
     for plan in itertools.chain(*plans.values()):
         _check_settled(plan)
+    common = {"model": settings.model, "weights_sha256": _weights_sha256(settings.model)}
+    path = settings.output / "search.json"
+    found: dict[str, list[dict[str, Any]]] = {}
+    if path.exists():
+        former = read_json(path)
+        for key, value in common.items():
+            if former.get(key, value) != value:
+                raise InputError(
+                    f"{path}: {key} was {former[key]} when the search began, and is {value} now; "
+                    "choose another output folder"
+                )
+        found = former["tasks"]
     data = {
         name: _coverage(name, settings.data_dir)
         for name, trials in plans.items()
-        if not all(plan.finished for plan in trials)
+        if not all(plan.finished or _failure(plan) for plan in trials)
     }
-    found: dict[str, list[dict[str, Any]]] = {}
     for name, trials in plans.items():
         for plan in trials:
-            if not plan.finished:
-                _run(plan, data[name])
+            if not plan.finished and not _failure(plan):
+                try:
+                    _run(plan, data[name])
+                except DivergedError as error:
+                    say(f"{plan.settings.output}: {error}")
+                    if _is_first_process():
+                        write_json(plan.settings.output / _FAILED, {"error": str(error)})
             # Only the figures are wanted.
             (plan.settings.output / checkpoint.WEIGHTS[0]).unlink(missing_ok=True)
         if not _is_first_process():
             continue
-        found[name] = sorted(map(_result, trials), key=lambda each: -each["mean"])
-        write_json(settings.output / "search.json", {"model": settings.model, "tasks": found})
+        tried = {
+            (each["learning_rate"], each["dropout"]): each for each in [*found.get(name, []), *map(_result, trials)]
+        }
+        found[name] = sorted(tried.values(), key=lambda each: math.inf if each["mean"] is None else -each["mean"])
+        write_json(path, {**common, "tasks": found})
         write_text(settings.output / "search.md", _search_table(settings, found))
-    return found
+    return {name: found[name] for name in settings.tasks} if _is_first_process() else {}
 
 
 def _trials(base: _Plan, learning_rates: Sequence[float], dropouts: Sequence[float]) -> list[_Plan]:
@@ -348,14 +372,21 @@ def _trials(base: _Plan, learning_rates: Sequence[float], dropouts: Sequence[flo
     ]
 
 
+def _failure(trial: _Plan) -> bool:
+    """Whether a trial has diverged."""
+    return (trial.settings.output / _FAILED).exists()
+
+
 def _result(trial: _Plan) -> dict[str, Any]:
-    """What came of a trial, ready for JSON."""
+    """What came of a trial, ready for JSON; of one that diverged nothing but its settings."""
+    tried = {"learning_rate": trial.settings.learning_rate, "dropout": trial.settings.dropout}
+    if _failure(trial):
+        return {**tried, "mean": None, "sd": None, "seeds": list(trial.settings.seeds), "seconds": None}
     metrics = read_json(trial.settings.output / METRICS)
     split, figures = next(iter(metrics["mean"].items()))
     deviations = metrics["sd"] or {}
     return {
-        "learning_rate": trial.settings.learning_rate,
-        "dropout": trial.settings.dropout,
+        **tried,
         "mean": figures[metrics["primary_metric"]],
         "sd": deviations.get(split, {}).get(metrics["primary_metric"]),
         "seeds": [each["seed"] for each in metrics["seeds"]],
@@ -376,8 +407,10 @@ def _search_table(settings: SuiteSettings, found: Mapping[str, Sequence[Mapping[
     for name, tried in found.items():
         for each in tried:
             deviation = "" if each["sd"] is None else f"{100 * each['sd']:.2f}"
+            mean = "diverged" if each["mean"] is None else f"{100 * each['mean']:.2f}"
+            seconds = "" if each["seconds"] is None else f"{each['seconds']:.0f}"
             lines.append(
                 f"| {name} | {GLUE[name].primary_metric} | {each['learning_rate']:g} | {each['dropout']:g} | "
-                f"{100 * each['mean']:.2f} | {deviation} | {len(each['seeds'])} | {each['seconds']:.0f} |"
+                f"{mean} | {deviation} | {len(each['seeds'])} | {seconds} |"
             )
     return "\n".join(lines) + "\n"

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from squeezebert.errors import InputError
+from squeezebert.errors import DivergedError, InputError
 from squeezebert.host import keep_freed_memory
 from squeezebert.training.progress import Figures, Reporter
 from squeezebert.training.row_gradients import RowGradients
@@ -102,7 +102,9 @@ class LoopSettings:
     keep: int = KEPT
     """Newest training states that stay on disk."""
     divergence: float = 0.0
-    """Rise of the loss above its lowest so far, between two looks, at which the run counts as lost; 0: none."""
+    """Rise of ``watch`` above its lowest so far, between two looks, at which the run counts as lost; 0: none."""
+    watch: str = "loss"
+    """Figure that ``divergence`` is about: the loss, or one of its terms."""
     deadline: float = math.inf
     """Moment of ``time.monotonic()`` after which the run stops with a saved state."""
 
@@ -230,7 +232,7 @@ def fit(
                 stopping = interrupted or _in_any_process(accelerator, late)
                 figures = window.close(accelerator, objective.names, progress.step, saved)
                 progress.seconds += window.seconds
-                _check_divergence(progress, figures["loss"], settings, saved)
+                _check_divergence(progress, figures[settings.watch], settings, saved)
                 figures["learning_rate"] = learning_rate
                 reporter.training(progress.step, {**figures, **(gauge(progress.step, figures) if gauge else {})})
                 if evaluating:
@@ -355,7 +357,7 @@ class _Window:
         """Look at the steps up to ``step``.
 
         Raises:
-            InputError: A loss or a norm is not finite.
+            DivergedError: A loss or a norm is not finite.
         """
         terms = torch.stack(self._terms)
         tokens = torch.tensor([float(self._tokens)], device=terms.device)
@@ -366,7 +368,7 @@ class _Window:
         wrong = np.flatnonzero(~np.isfinite(values).all(1))
         if len(wrong):
             first = step - len(values) + 1 + int(wrong[0])
-            raise InputError(
+            raise DivergedError(
                 f"step {first}: loss or gradient is not a finite number; try a lower learning rate "
                 f"({_describe_state(saved)})"
             )
@@ -384,12 +386,12 @@ def _check_divergence(progress: Progress, loss: float, settings: LoopSettings, s
     """Stop a run whose loss has risen too far.
 
     Raises:
-        InputError: It has; the message names the last state.
+        DivergedError: It has; the message names the last state.
     """
     lowest = loss if progress.lowest_loss is None else progress.lowest_loss
     progress.lowest_loss = min(lowest, loss)
     if settings.divergence and loss > lowest + settings.divergence:
-        raise InputError(
+        raise DivergedError(
             f"step {progress.step}: loss {loss:.2f} after {lowest:.2f} before, the run has diverged; "
             f"try a lower learning rate ({_describe_state(saved)})"
         )

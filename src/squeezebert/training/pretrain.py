@@ -361,6 +361,8 @@ def _run(
                     log_every=recipe.log_every,
                     keep=recipe.keep,
                     divergence=recipe.divergence,
+                    # The other term's weight may change from phase to phase.
+                    watch="mlm_loss" if recipe.predicts == "pretraining" else "loss",
                     deadline=deadline,
                 ),
                 folder=output,

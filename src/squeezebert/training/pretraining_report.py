@@ -109,7 +109,8 @@ def pretraining_card(
     )
     notes = "".join(
         f"\nIn phase {index} a pair's passages overlapped by up to {phase.overlap} tokens at first, in a share of the "
-        f"pairs that falls from all to none over {phase.overlap_steps:,} steps; never in held-out text.\n"
+        f"pairs that fell from all to {max(0.0, 1 - phase.steps / phase.overlap_steps):.0%} over "
+        f"{min(phase.steps, phase.overlap_steps):,} steps; never in held-out text.\n"
         for index, phase in enumerate(recipe.phases, start=1)
         if phase.overlap
     ) + "".join(

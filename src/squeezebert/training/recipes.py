@@ -172,8 +172,8 @@ class Recipe:
     other's: where few rows are seen, it is lost in that one's noise unless it weighs more."""
     both_orders: bool = False
     """Train on each pair of passages in both orders, in neighbouring rows: half as many different passages a step, and
-    a gradient of sentence order without what a pair says in either order. At first that was half of it and more; no run
-    has shown yet what it is worth."""
+    a gradient of sentence order without what a pair says in either order. At first that was half of it and more; what
+    it is worth by itself no run has shown."""
     short_probability: float = 0.1
     """Share of the groups of rows that are given a shorter length."""
     evaluate_every: int = 500
@@ -187,7 +187,8 @@ class Recipe:
     log_every: int = 10
     """Optimizer steps between looks at loss and speed."""
     divergence: float = 2.0
-    """Rise of the training loss above its lowest, in nats, at which the run stops; 0: it never does."""
+    """Rise of the training loss (of masked tokens, where there is sentence order) above its lowest, in nats, at which
+    the run stops; 0: it never does."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of activations; auto takes bf16 on a GPU that has it, and on a CPU where a trial is faster."""
     compile: bool = False
