@@ -143,7 +143,8 @@ class Workspace {
     const int needed = (tokens + kMostBlockTokens - 1) / kMostBlockTokens;
     // Where each thread would have few rows for all the weights, it has more rows for some of them.
     parts = thread_count > 1 && needed < thread_count ? model.lanes_ : 1;
-    const int wanted = parts > 1 ? std::max(needed, (thread_count + parts - 1) / parts) : round_up(needed, thread_count);
+    // So that blocks times parts are shared out evenly.
+    const int wanted = round_up(needed, thread_count / std::gcd(thread_count, parts));
     blocks = std::max(1, std::min(wanted, tokens / kLeastBlockTokens));
     const size_t size = static_cast<size_t>(tokens) * c.hidden_size;
     grow(x, size);
@@ -159,8 +160,8 @@ class Workspace {
     const int rows = tokens / blocks + 1;
     const int head_size = c.hidden_size / c.heads;
     size_t linear = 0;
-    const auto needs = [&](const PackedLinear& layer, int parts, int count) {
-      linear = std::max(linear, linear_scratch(layer.view(), std::max(1, layer.view().groups / parts), count));
+    const auto needs = [&](const PackedLinear& layer, int shares, int count) {
+      linear = std::max(linear, linear_scratch(layer.view(), std::max(1, layer.view().groups / shares), count));
     };
     for (const Model::Layer& layer : model.layers_) {
       for (const PackedLinear* each : {&layer.query, &layer.key, &layer.value}) needs(*each, model.units_, largest_group);

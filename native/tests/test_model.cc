@@ -57,7 +57,7 @@ void test_equal(const Sizes& sizes, const char* name) {
   const Result want = run(*reference, texts.ids.data(), texts.types.data(), texts.lengths);
   for (const float v : want.hidden) CHECK(std::isfinite(v), "%s: not finite", name);
   for (const Kernels* kernels : all)
-    for (const int threads : {1, 2, 3}) {
+    for (const int threads : {1, 2, 3, 4, 7}) {
       if (kernels == all.back() && threads == 1) continue;  // gave what is wanted
       const auto model = load(files, *kernels, threads);
       CHECK(run(*model, texts.ids.data(), texts.types.data(), texts.lengths) == want, "%s: %s with %d threads", name, kernels->name, threads);

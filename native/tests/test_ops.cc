@@ -96,7 +96,7 @@ void test_quantize_strange(const Kernels& kernels, std::mt19937& random) {
     for (const int block_size : {15, 63, 64, 65, 128, 192, 768})
       for (const float strange : {nan, infinity, -infinity, 3e38f, -3e38f, -0.1711f, -0.25f})
         for (const bool everywhere : {false, true}) {
-          const int rows = 3, blocks = 3, size = blocks * block_size;
+          const int rows = 7, blocks = 3, size = blocks * block_size;  // places for sixteen, four and one at a time
           std::vector<float> x = draw(random, static_cast<size_t>(rows * size));
           for (float& v : x) v = std::max(v, floor == 0.0f ? -1e9f : -floor);
           const int first = size + block_size;  // the middle block of the middle row
@@ -249,6 +249,36 @@ void test_attention(const Kernels& kernels, std::mt19937& random) {
     }
 }
 
+// More tokens, and more channels, than sixteen bits of both factors leave room for; and scores so large that a rounding of
+// theirs would pass what the sums have room for.
+void test_attention_long(const Kernels& kernels, std::mt19937& random) {
+  struct Shape {
+    int tokens, size;
+    float scale;
+  };
+  for (const Shape& shape : {Shape{517, 16, 1.0f}, Shape{1033, 5, 1.0f}, Shape{2064, 16, 300.0f}, Shape{3, 520, 1.0f}, Shape{17, 1024, 1.0f}}) {
+    if (quick && shape.tokens > 1000) continue;
+    const bool equal = shape.scale > 1.0f;  // keys and values: then every probability is the largest
+    const auto count = static_cast<size_t>(shape.tokens) * static_cast<size_t>(shape.size);
+    std::vector<float> q = draw(random, count, shape.scale), k = draw(random, count, shape.scale), v = draw(random, count), want(count), got(count);
+    for (size_t i = static_cast<size_t>(shape.size); equal && i < count; ++i) {
+      k[i] = k[i % static_cast<size_t>(shape.size)];
+      v[i] = v[i % static_cast<size_t>(shape.size)];
+    }
+    AlignedBuffer<uint8_t> scratch(attention_scratch(shape.tokens, shape.size));
+    AttentionCall call{q.data(), k.data(), v.data(), shape.size, shape.tokens, shape.size, want.data(), shape.size, scratch.data()};
+    reference::attention(call);
+    call.y = got.data();
+    kernels.attention(call);
+    CHECK(differing("attention", got, want) == 0, "%s attention %d tokens of %d", kernels.name, shape.tokens, shape.size);
+    for (size_t i = 0; equal && i < count; ++i) {
+      const double value = static_cast<double>(v[i]);
+      CHECK(std::fabs(static_cast<double>(want[i]) - value) <= 0.004 * std::fabs(value) + 1e-6, "attention of equal keys: %g, not %g",
+            static_cast<double>(want[i]), value);
+    }
+  }
+}
+
 // One channel of the keys a hundred times the rest leaves the others their levels.
 void test_attention_outlier() {
   std::mt19937 random(7);
@@ -362,6 +392,7 @@ int main(int argc, char** argv) {
     test_quantize_strange(*kernels, random);
     test_linear(*kernels, random);
     test_attention(*kernels, random);
+    test_attention_long(*kernels, random);
     test_layer_norm(*kernels, random);
     test_embedding(*kernels, random);
     std::printf("%s: %d failures so far\n", kernels->name, failures());

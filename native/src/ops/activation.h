@@ -1,8 +1,9 @@
 // Activations and exp on sixteen floats; one file for every instruction set, see simd/f32x16.h.
 //
 // gelu(x) = x/2 * (1 + erf(x / sqrt 2)) = max(x, 0) - a/2 * (1 - erf(a / sqrt 2)), a = |x|, whose second part is a polynomial
-// of degree 7 in min(a, 3.9) without a constant, fitted to the least largest error: 1.6e-4 absolute everywhere. What comes
-// after it is rounded to a step of 0.17 / 252, four times as much, at the least, and as a rule to a hundred times as much.
+// of degree 7 in min(a, 3.9) without a constant, fitted to the least largest error: 1.6e-4 absolute everywhere. In a
+// layer what comes after it is rounded to a step of 0.17 / 252, four times as much, at the least; in the head for masked tokens a norm
+// follows.
 // tanh(x) = 1 - 2 / (1 + exp(2 x)): error 2e-7 absolute.
 // exp(x) = 2^n * Q(f), n = rint(x log2 e), Q of degree 5: relative error 2e-7 for x in -87..88, clamped beyond.
 #pragma once

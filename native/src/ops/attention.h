@@ -2,11 +2,13 @@
 //     k'[j, d] = rint(k[j, d] * 127 / max_j |k[., d]|),  k_scale[d] = max_j |k[., d]| / 127       a scale per channel
 //     v' likewise
 //     q''[i, d] = q[i, d] * k_scale[d],  q' = rint(q'' * L / max_d |q''[i, .]|)                    L: query_level(D)
-//     s[i, j] = q_scale[i] * float(sum_d q'[i, d] k'[j, d]),  q_scale[i] = max_d |q''[i, .]| / L * log2(e) / sqrt(D)
-//     e[i, j] = 2^max(s[i, j] - max_j s[i, .] + b, -125),  P = min(rint(e), 32767)                 b: probability_bits(T)
+//     S[i, j] = float(sum_d q'[i, d] k'[j, d]),  scale[i] = max_d |q''[i, .]| / L * log2(e) / sqrt(D)
+//     e[i, j] = 2^max((S[i, j] - max_j S[i, .]) * scale[i] + b, -125),  P = min(rint(e), 32767)    b: probability_bits(T)
 //     y[i, d] = float(sum_j P[i, j] v'[j, d]) * (1 / sum_j e[i, j] * v_scale[d])
-// Sums are exact and fit in int32. Keys and values have eight bits, and a channel that is a hundred times the rest its own
-// scale, which the queries carry; they, and the probabilities, have sixteen. exp is 2^n times a polynomial, relative error
+// with the product and the sum in e's exponent fused, so that it is b at most. Of finite values sums are exact and fit in int32;
+// of others results differ from set to set. Keys and values have eight bits, with a scale for each channel. A channel of the
+// keys that is much larger than the rest takes levels from the queries only, which have sixteen bits, as probabilities have
+// up to 516 tokens; with four times as many they have two bits less. exp is 2^n times a polynomial, relative error
 // 2e-7. All sixteen-lane orders as in simd/f32x16.h; lanes beyond T do not take part.
 #pragma once
 

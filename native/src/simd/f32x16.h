@@ -399,38 +399,39 @@ inline float largest(F32x16 x) {
 }
 
 #if SQB_SIMD_AVX512
-  // Lane r: the largest lane of x[r].
-  inline F32x16 largest_of_each(const F32x16 (&x)[16]) {
-    __m512 pairs[8], quads[4];
+// Lane r: the largest lane of x[r].
+inline F32x16 largest_of_each(const F32x16 (&x)[16]) {
+  __m512 pairs[8], quads[4];
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i)
-      pairs[i] = _mm512_max_ps(_mm512_unpacklo_ps(x[2 * i].v, x[2 * i + 1].v), _mm512_unpackhi_ps(x[2 * i].v, x[2 * i + 1].v));
-    // A quarter of quads[i] holds rows 4 i to 4 i + 3 of its four lanes.
+  for (int i = 0; i < 8; ++i)
+    pairs[i] = _mm512_max_ps(_mm512_unpacklo_ps(x[2 * i].v, x[2 * i + 1].v), _mm512_unpackhi_ps(x[2 * i].v, x[2 * i + 1].v));
+  // A quarter of quads[i] holds rows 4 i to 4 i + 3 of its four lanes.
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i)
-      quads[i] = _mm512_max_ps(_mm512_shuffle_ps(pairs[2 * i], pairs[2 * i + 1], 0x44), _mm512_shuffle_ps(pairs[2 * i], pairs[2 * i + 1], 0xee));
-    const auto join = [](__m512 a, __m512 b) { return _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd)); };
-    return {join(join(quads[0], quads[1]), join(quads[2], quads[3]))};
-  }
+  for (int i = 0; i < 4; ++i)
+    quads[i] = _mm512_max_ps(_mm512_shuffle_ps(pairs[2 * i], pairs[2 * i + 1], 0x44), _mm512_shuffle_ps(pairs[2 * i], pairs[2 * i + 1], 0xee));
+  const auto join = [](__m512 a, __m512 b) { return _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd)); };
+  return {join(join(quads[0], quads[1]), join(quads[2], quads[3]))};
+}
 
-  // Lane r: the sum of the lanes of x[r], in the order of sum().
-  inline F32x16 sum_of_each(const F32x16 (&x)[16]) {
-    __m512 eights[8], fours[4];
-    const auto join = [](__m512 a, __m512 b) { return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee)); };
-    // Halves of eights[i]: rows i and 8 + i; quarters of fours[i]: rows i, 4 + i, 8 + i, 12 + i.
+// Lane r: the sum of the lanes of x[r], in the order of sum().
+inline F32x16 sum_of_each(const F32x16 (&x)[16]) {
+  __m512 eights[8], fours[4];
+  const auto join = [](__m512 a, __m512 b) { return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee)); };
+  // Halves of eights[i]: rows i and 8 + i; quarters of fours[i]: rows i, 4 + i, 8 + i, 12 + i.
 #pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) eights[i] = join(x[i].v, x[8 + i].v);
+  for (int i = 0; i < 8; ++i) eights[i] = join(x[i].v, x[8 + i].v);
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      const __m512 a = eights[i], b = eights[4 + i];
-      fours[i] = _mm512_add_ps(_mm512_permutex2var_ps(a, _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27), b),
-                               _mm512_permutex2var_ps(a, _mm512_setr_epi32(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31), b));
-    }
-    // In each quarter, of two rows and then of all four: 0 + 2 and 1 + 3, and both of them.
-    const auto halves = [](__m512 a, __m512 b) { return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee)); };
-    const __m512 a = halves(fours[0], fours[1]), b = halves(fours[2], fours[3]);
-    return {_mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd))};
+  for (int i = 0; i < 4; ++i) {
+    const __m512 a = eights[i], b = eights[4 + i];
+    fours[i] = _mm512_add_ps(_mm512_permutex2var_ps(a, _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27), b),
+                             _mm512_permutex2var_ps(a, _mm512_setr_epi32(4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31), b));
   }
+  // In each quarter, of two rows and then of all four: 0 + 2 and 1 + 3, and both of them.
+  const auto halves = [](__m512 a, __m512 b) { return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee)); };
+  const __m512 a = halves(fours[0], fours[1]), b = halves(fours[2], fours[3]);
+  return {_mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd))};
+}
+
 // The same of bytes: lane r is the sum of the n bytes at p[r], n a multiple of 64.
 inline __m512i sum_int8_of_each(int8_t* const (&p)[16], int n) {
   __m512i x[16], y[8];

@@ -166,13 +166,13 @@ struct AmxAttention {
     };
     // They become P.
     const auto softmax = [&](int first, float* factor) {
-      alignas(64) float shifts[kRows];
-      store(shifts, bits - largest_of_each(top) * load(query_scale + first));
+      alignas(64) float tops[kRows];
+      store(tops, largest_of_each(top));
       F32x16 total[kRows];
 #pragma GCC unroll 1
       for (int r = 0; r < kRows; ++r) {
-        const F32x16 scale_r = set1(query_scale[first + r]), shift = set1(shifts[r]);
-        const auto e_of = [&](int key) { return exponential(load(score_tile(key / 16) + r * 16), scale_r, shift); };
+        const F32x16 scale_r = set1(query_scale[first + r]), top_r = set1(tops[r]);
+        const auto e_of = [&](int key) { return exponential(load(score_tile(key / 16) + r * 16), top_r, scale_r, bits); };
         const auto keep = [&](int key, const F32x16 (&e)[4]) {
           const Packed packed(e[0], e[1], e[2], e[3]);
           _mm512_store_si512(p_tile(key, 0) + r * kTileBytes, packed.high());

@@ -45,11 +45,10 @@ inline void channel_scales_of(const float* x, const AttentionCall& call, float* 
   for (; i < (size + 63) / 64 * 64; ++i) inverse[i] = scale[i] = 0.0f;
 }
 
-// Of R rows of scores: `shift` is what brings the largest to 2^bits.
+// The largest of each of R rows of scores.
 template <int R>
-inline void shifts_of(const float* sums, ptrdiff_t stride, int tokens, const float* scale, float bits, F32x16 (&shift)[R]) {
+inline void largest_of_rows(const float* sums, ptrdiff_t stride, int tokens, F32x16 (&top)[R]) {
   const int whole = tokens / 16 * 16, tail = tokens - whole;
-  F32x16 top[R];
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) top[r] = set1(-3.0e38f);
   for (int i = 0; i < whole; i += 16)
@@ -58,11 +57,13 @@ inline void shifts_of(const float* sums, ptrdiff_t stride, int tokens, const flo
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) {
     if (tail) top[r] = max(fill_beyond(load(sums + r * stride + whole), tail, -3.0e38f), top[r]);
-    shift[r] = set1(bits - largest(top[r]) * scale[r]);
+    top[r] = set1(largest(top[r]));
   }
 }
 
-inline F32x16 exponential(F32x16 sum, F32x16 scale, F32x16 shift) { return exp2_inside(max(fma(sum, scale, shift), set1(-125.0f))); }
+inline F32x16 exponential(F32x16 sum, F32x16 top, F32x16 scale, F32x16 bits) {
+  return exp2_inside(max(fma(sum - top, scale, bits), set1(-125.0f)));
+}
 
 // R rows of sums become P, and `factor` what divides by the sum of e. Several rows at a time, since one row's maximum and
 // sum wait for one another.
@@ -70,20 +71,20 @@ template <int R>
 inline void softmax_rows(const float* sums, ptrdiff_t stride, int tokens, const float* scale, float bits, int16_t* p,
                          ptrdiff_t p_stride, float* factor) {
   const int whole = tokens / 16 * 16, tail = tokens - whole;
-  F32x16 shift[R], total[R];
-  shifts_of<R>(sums, stride, tokens, scale, bits, shift);
+  F32x16 top[R], total[R];
+  largest_of_rows<R>(sums, stride, tokens, top);
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r) total[r] = set1(0.0f);
   for (int i = 0; i < whole; i += 16)
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r) {
-      const F32x16 e = exponential(load(sums + r * stride + i), set1(scale[r]), shift[r]);
+      const F32x16 e = exponential(load(sums + r * stride + i), top[r], set1(scale[r]), set1(bits));
       total[r] = total[r] + e;
       store_int16(p + r * p_stride + i, e);
     }
   if (tail)
     for (int r = 0; r < R; ++r) {
-      const F32x16 e = fill_beyond(exponential(load(sums + r * stride + whole), set1(scale[r]), shift[r]), tail, 0.0f);
+      const F32x16 e = fill_beyond(exponential(load(sums + r * stride + whole), top[r], set1(scale[r]), set1(bits)), tail, 0.0f);
       total[r] = total[r] + e;
       store_int16(p + r * p_stride + whole, e);
     }
@@ -107,19 +108,18 @@ struct AttentionDriver {
       default: return Tile::template sums16<6, vectors>;
     }
   }
-  // What follows the sums of a tile: times `scale` of the row (one for all, or one each) and of the column (or none).
+  // What follows the sums of a tile: times the scale of row and column, where there are any.
   template <int R, int V>
-  static void fused(const int16_t* a, ptrdiff_t a_stride, const int16_t* b, int steps, const float* row_scale, int row_step,
+  static void fused(const int16_t* a, ptrdiff_t a_stride, const int16_t* b, int steps, const float* row_scale,
                     const float* column_scale, float* y, ptrdiff_t y_stride) {
     typename Tile::Sums c[R][V];
     Tile::template accumulate<R, V>(a, a_stride, b, steps, c);
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r) {
-      const F32x16 scale = set1(row_scale[r * row_step]);
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
-        const F32x16 factor = column_scale ? scale * load(column_scale + 16 * v) : scale;
-        store(y + r * y_stride + 16 * v, F32x16{Tile::to_float(c[r][v])} * factor);
+        const F32x16 sum{Tile::to_float(c[r][v])};
+        store(y + r * y_stride + 16 * v, row_scale ? sum * (set1(row_scale[r]) * load(column_scale + 16 * v)) : sum);
       }
     }
   }
@@ -127,12 +127,12 @@ struct AttentionDriver {
   // Sums of a tile, scaled: y[r][c], for columns up to `valid`.
   template <int V>
   static void scaled(int rows, const int16_t* a, ptrdiff_t a_stride, const int16_t* b, int steps, const float* row_scale,
-                     int row_step, const float* column_scale, float* y, ptrdiff_t y_stride, int valid, int32_t* sums) {
+                     const float* column_scale, float* y, ptrdiff_t y_stride, int valid, int32_t* sums) {
     if constexpr (Tile::kFused) {
       if (valid >= 16 * V) {
         switch (rows) {
 #define SQB_ROWS(n) \
-  case n: return fused<n, V>(a, a_stride, b, steps, row_scale, row_step, column_scale, y, y_stride);
+  case n: return fused<n, V>(a, a_stride, b, steps, row_scale, column_scale, y, y_stride);
           SQB_ROWS(1)
           SQB_ROWS(2)
           SQB_ROWS(3)
@@ -145,10 +145,9 @@ struct AttentionDriver {
     }
     choose<V>(rows)(a, a_stride, b, steps, sums);
     for (int r = 0; r < rows; ++r) {
-      const F32x16 scale = set1(row_scale[r * row_step]);
       for (int v = 0; v < V && 16 * v < valid; ++v) {
-        const F32x16 factor = column_scale ? scale * load(column_scale + 16 * v) : scale;
-        const F32x16 value = load_int32(sums + (r * V + v) * 16) * factor;
+        F32x16 value = load_int32(sums + (r * V + v) * 16);
+        if (row_scale) value = value * (set1(row_scale[r]) * load(column_scale + 16 * v));
         if (valid - 16 * v >= 16)
           store(y + r * y_stride + 16 * v, value);
         else
@@ -157,7 +156,7 @@ struct AttentionDriver {
     }
   }
   using ScaledFn = void (*)(int rows, const int16_t* a, ptrdiff_t a_stride, const int16_t* b, int steps, const float* row_scale,
-                            int row_step, const float* column_scale, float* y, ptrdiff_t y_stride, int valid, int32_t* sums);
+                            const float* column_scale, float* y, ptrdiff_t y_stride, int valid, int32_t* sums);
   static ScaledFn choose_scaled(int vectors) {
     return vectors == 4 ? scaled<4> : vectors == 3 ? scaled<3> : vectors == 2 ? scaled<2> : scaled<1>;
   }
@@ -223,14 +222,14 @@ struct AttentionDriver {
     }
 
     const int tiles = (tokens + kQueryRows - 1) / kQueryRows, low = tokens / tiles, high_tiles = tokens % tiles;
-    const float one = 1.0f, bits = static_cast<float>(probability_bits(tokens));
+    const float bits = static_cast<float>(probability_bits(tokens));
     const ptrdiff_t p_stride = padded_tokens + 16;
     for (int tile = 0, first = 0; tile < tiles; ++tile) {
       const int rows = low + (tile < high_tiles);
       for (int panel = 0; panel < padded_tokens; panel += 64) {
         const int width = padded_tokens - panel < 64 ? padded_tokens - panel : 64;
         choose_scaled(width / 16)(rows, queries + static_cast<ptrdiff_t>(first) * padded_size, padded_size,
-                                  keys + static_cast<ptrdiff_t>(panel) * 2 * padded_pairs, size_pairs, &one, 0, nullptr,
+                                  keys + static_cast<ptrdiff_t>(panel) * 2 * padded_pairs, size_pairs, nullptr, nullptr,
                                   scores + panel, padded_tokens, width, sums);
       }
       float factor[kQueryRows];
@@ -244,7 +243,7 @@ struct AttentionDriver {
       for (int panel = 0; panel < padded_size; panel += 64) {
         const int width = padded_size - panel < 64 ? padded_size - panel : 64;
         choose_scaled(width / 16)(rows, probabilities, p_stride, values + static_cast<ptrdiff_t>(panel) * 2 * token_pairs,
-                                  token_pairs, factor, 1, scale + panel, call.y + first * call.y_stride + panel,
+                                  token_pairs, factor, scale + panel, call.y + first * call.y_stride + panel,
                                   call.y_stride, size - panel, sums);
       }
       first += rows;

@@ -13,7 +13,7 @@ int32_t to_level(float x, float inverse) {
   return static_cast<int32_t>(std::max(-32768.0f, std::min(32767.0f, std::nearbyint(x * inverse))));
 }
 
-// Of finite values no sum overflows; of others (a file's scales may be absurd) it wraps, as vector instructions do.
+// Of finite values no sum overflows; of others (a file's scales may be absurd) it wraps.
 int32_t add_product(int32_t sum, int32_t a, int32_t b) {
   return static_cast<int32_t>(static_cast<uint32_t>(sum) + static_cast<uint32_t>(a) * static_cast<uint32_t>(b));
 }
@@ -60,10 +60,9 @@ void attention(const AttentionCall& call) {
       e[static_cast<size_t>(j)] = static_cast<float>(sum);
       top = std::max(top, e[static_cast<size_t>(j)]);
     }
-    const float shift = bits - top * scale;
     LaneSum total;
     for (int j = 0; j < tokens; ++j) {
-      e[static_cast<size_t>(j)] = exp2_inside(std::max(-125.0f, mul_add(e[static_cast<size_t>(j)], scale, shift)));
+      e[static_cast<size_t>(j)] = exp2_inside(std::max(-125.0f, mul_add(e[static_cast<size_t>(j)] - top, scale, bits)));
       total.lane[j % 16] += e[static_cast<size_t>(j)];
     }
     const float factor = 1.0f / total.total();

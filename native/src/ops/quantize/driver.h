@@ -139,37 +139,26 @@ inline void quantize_sixteen(const float* const (&x)[16], float floor, const Qua
 
 template <bool symmetric>
 inline void quantize_places(const float* x, ptrdiff_t x_stride, int rows, float floor, const Quantized& out) {
-  constexpr int kTogether = 4;
   const ptrdiff_t places = static_cast<ptrdiff_t>(rows) * out.blocks;
-  const float* from[kTogether];
-  int8_t* to[kTogether];
-  const auto find = [&](ptrdiff_t place, int i) {
-    const ptrdiff_t row = place / out.blocks, block = place % out.blocks;
-    from[i] = x + row * x_stride + block * out.block_size;
-    to[i] = out.values + row * out.row_stride + block * out.block_stride;
-  };
+  const auto from = [&](ptrdiff_t place) { return x + place / out.blocks * x_stride + place % out.blocks * out.block_size; };
+  const auto to = [&](ptrdiff_t place) { return out.values + place / out.blocks * out.row_stride + place % out.blocks * out.block_stride; };
   ptrdiff_t place = 0;
 #if SQB_SIMD_AVX512
-  if (out.block_size % 64 == 0)
+  if (out.block_size % 64 == 0)  // so that nothing is left to fill with zeros
     for (; place + 16 <= places; place += 16) {
       const float* x16[16];
       int8_t* q16[16];
       for (int i = 0; i < 16; ++i) {
-        find(place + i, 0);
-        x16[i] = from[0];
-        q16[i] = to[0];
+        x16[i] = from(place + i);
+        q16[i] = to(place + i);
       }
       quantize_sixteen<symmetric>(x16, floor, out, q16, place);
     }
 #endif
-  for (; place + kTogether <= places; place += kTogether) {
-    for (int i = 0; i < kTogether; ++i) find(place + i, i);
-    quantize_blocks<symmetric, kTogether>(from, floor, out, to, place);
-  }
-  for (; place < places; ++place) {
-    find(place, 0);
-    quantize_blocks<symmetric, 1>({from[0]}, floor, out, {to[0]}, place);
-  }
+  for (; place + 4 <= places; place += 4)
+    quantize_blocks<symmetric, 4>({from(place), from(place + 1), from(place + 2), from(place + 3)}, floor, out,
+                                  {to(place), to(place + 1), to(place + 2), to(place + 3)}, place);
+  for (; place < places; ++place) quantize_blocks<symmetric, 1>({from(place)}, floor, out, {to(place)}, place);
 }
 
 inline void quantize_rows(const float* x, ptrdiff_t x_stride, int rows, float floor, const Quantized& out) {
