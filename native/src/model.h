@@ -3,6 +3,7 @@
 // All sequences of a batch are one run of tokens. A layer is two phases:
 //     heads:   for a group of sequences and one head: query, key, value, attention -> context
 //     tokens:  for a block of tokens: post-attention, residual, norm, feed-forward lane by lane, residual, norm
+// or, where there are fewer blocks than threads, the second's steps one after the other, each shared out by rows or by lanes.
 // Nothing that a sequence's result depends on reaches beyond the sequence, and every sum has one order, so the result has the
 // same bits alone, in any batch and with any number of threads.
 #pragma once
