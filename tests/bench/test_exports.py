@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from squeezebert import checkpoint
 from squeezebert.bench import exports
 from squeezebert.bench.contenders import PACKAGES, Contender, Stack
 from squeezebert.bench.exports import plan
@@ -45,6 +46,18 @@ def test_stand_in_tokenizer() -> None:
     tokenizer = exports.stand_in_tokenizer(500)
     assert tokenizer.vocab_size == 500
     assert tokenizer.unk_id not in tokenizer.encode("a gripping film, 10 of 10").input_ids
+
+
+def test_our_checkpoint_is_a_classifier_of_random_weights(tmp_path: Path) -> None:
+    """Also of the size that a model of the package, an encoder with a vocabulary of its own, is named after."""
+    exports.stand_in_tokenizer(500).save(tmp_path)
+    step = exports.Export(
+        kind="checkpoint", size="small", vocab_size=512, target=str(tmp_path / "model"), source=str(tmp_path)
+    )
+    exports.make(step)
+    loaded = checkpoint.load(tmp_path / "model")
+    assert loaded.report.head == "sequence_classification"
+    assert (loaded.config.hidden_size, loaded.config.vocab_size) == (384, 512)
 
 
 @pytest.mark.slow

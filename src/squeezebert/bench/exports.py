@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from squeezebert.bench.contenders import PACKAGES, Contender
 from squeezebert.bench.harness import versions
 from squeezebert.files import atomic_folder
+from squeezebert.folder import RANDOM
 
 if TYPE_CHECKING:
     from squeezebert.tokenizer import Tokenizer
@@ -91,7 +92,7 @@ def _make_checkpoint(export: Export, folder: Path) -> None:
     from squeezebert import checkpoint
 
     torch.manual_seed(0)
-    loaded = checkpoint.load(export.size, vocab=export.source, problem_type="single_label_classification")
+    loaded = checkpoint.load(f"{RANDOM}{export.size}", vocab=export.source, problem_type="single_label_classification")
     checkpoint.save(loaded.model, folder, tokenizer=loaded.tokenizer)
 
 
