@@ -153,7 +153,7 @@ def draw(path: Path, settings: Settings, results: Results) -> None:
         axis.barh(range(len(shown)), [value or 0.0 for value in values], color=[_COLOURS[each.stack] for each in shown])
         for place, value in enumerate(values):
             if value is not None:
-                axis.text(value, place, f" {value:.3g}", va="center", fontsize=8)
+                axis.text(value, place, f" {_short(value)}", va="center", fontsize=8)
         axis.set_title(case)
         axis.set_xlabel(unit)
         axis.set_yticks(range(len(shown)), [each.title for each in shown], fontsize=8)
@@ -167,6 +167,11 @@ def draw(path: Path, settings: Settings, results: Results) -> None:
     figure.suptitle(f"SqueezeBERT {settings.size}, {settings.threads} threads, {cpu_name()}", fontsize=10)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
+
+
+def _short(value: float) -> str:
+    """A figure of three digits, or whole."""
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
 def write_times(folder: Path, settings: Settings, results: Results, command: str) -> None:
@@ -201,7 +206,7 @@ def _table(results: Results) -> str:
         for case in cases:
             seconds = times[each.key].get(case)
             value = _value(results, seconds, case)
-            cell = "" if value is None else f"{value:.3g}" if value < 100 else f"{value:,.0f}"
+            cell = "" if value is None else _short(value)
             row.append(f"**{cell}**" if cell and seconds == best[case] else cell)
         for megabytes in (results.memory_mb.get(each.key), results.file_mb.get(each.key)):
             row.append("" if megabytes is None else f"{megabytes:,.0f}")
