@@ -372,21 +372,21 @@ def test_a_search_goes_on_where_a_trial_diverges(
 
     def diverging(settings: FinetuneSettings) -> object:
         rates.append(settings.learning_rate)
-        if settings.learning_rate == 1.0:
+        if settings.learning_rate == 0.5:
             raise DivergedError("step 3: loss or gradient is not a finite number")
         return finetune(settings)
 
     monkeypatch.setattr(glue_suite, "finetune", diverging)
     settings = make(tasks=("rte",))
-    found = search(settings, [1.0, 1e-3], [0.0])["rte"]
-    assert rates == [1.0, 1e-3]
-    assert [(each["learning_rate"], each["mean"] is None) for each in found] == [(1e-3, False), (1.0, True)]
-    assert "| rte | accuracy | 1 | 0 | diverged |" in (settings.output / "search.md").read_text()
+    found = search(settings, [0.5, 1e-3], [0.0])["rte"]
+    assert rates == [0.5, 1e-3]
+    assert [(each["learning_rate"], each["mean"] is None) for each in found] == [(1e-3, False), (0.5, True)]
+    assert "| rte | accuracy | 0.5 | 0 | diverged |" in (settings.output / "search.md").read_text()
     # Another rate later: what was found stays, and what diverged is not tried again.
-    assert [each["learning_rate"] for each in search(settings, [1.0, 1e-4], [0.0])["rte"]][-1] == 1.0
-    assert rates == [1.0, 1e-3, 1e-4]
+    assert [each["learning_rate"] for each in search(settings, [0.5, 1e-4], [0.0])["rte"]][-1] == 0.5
+    assert rates == [0.5, 1e-3, 1e-4]
     kept = json.loads((settings.output / "search.json").read_text())
-    assert sorted(each["learning_rate"] for each in kept["tasks"]["rte"]) == [1e-4, 1e-3, 1.0]
+    assert sorted(each["learning_rate"] for each in kept["tasks"]["rte"]) == [1e-4, 1e-3, 0.5]
     (settings.output / "search.json").write_text(json.dumps({**kept, "weights_sha256": "0"}))
     with pytest.raises(InputError, match="weights_sha256 was 0 when the search began"):
         search(settings, [1e-4], [0.0])
