@@ -716,8 +716,11 @@ def test_saving_into_a_folder_keeps_its_other_files(tmp_path: Path) -> None:
 def test_convert_keeps_every_bit_and_adds_nothing(tmp_path: Path, head: str) -> None:
     theirs = their_model(head, "published")
     state = {name: tensor for name, tensor in theirs.state_dict().items() if head != "encoder" or "pooler" not in name}
-    report = checkpoint.convert(write_published(tmp_path / "in", state), tmp_path / "out")
+    folder = write_published(tmp_path / "in", state)
+    (folder / "order.json").write_text('{"channels": [1, 0]}')  # how a cut model's channels stand
+    report = checkpoint.convert(folder, tmp_path / "out")
     assert report.head == head
+    assert json.loads((tmp_path / "out" / "order.json").read_text()) == {"channels": [1, 0]}
     written = load_file(tmp_path / "out" / "model.safetensors")
     assert written.keys() == {name for name in state if "decoder" not in name}
     for name, tensor in written.items():

@@ -284,6 +284,12 @@ def test_a_folder_with_other_files_is_refused(make: Callable[..., SuiteSettings]
         run_suite(make())
 
 
+def test_a_suite_has_one_table_of_presets(make: Callable[..., SuiteSettings]) -> None:
+    run_suite(make(tasks=("cola",)))
+    with pytest.raises(InputError, match=r"presets was .* when the suite began, and is small-laptop now"):
+        run_suite(make(tasks=("rte",), presets="small-laptop"))
+
+
 def test_bells_and_whistles_start_from_mnlis_student_with_a_teacher_for_each(
     make: Callable[..., SuiteSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -313,6 +313,10 @@ def test_two_runs_in_one_folder(settings: Callable[..., PretrainSettings], tmp_p
         pretrain(settings())
 
 
+def test_a_weight_of_the_next_phase_is_no_divergence(settings: Callable[..., PretrainSettings]) -> None:
+    assert pretrain(settings("run", "phases.1.sentence_order_weight=100", "divergence=2.0")) is not None
+
+
 def test_divergence_names_the_last_state(settings: Callable[..., PretrainSettings]) -> None:
     changes = ("phases.0.learning_rate=0.9", "phases.0.steps=50", "clip=0", "divergence=1.0", "save_every=1")
     with pytest.raises(InputError, match=r"step \d+: loss .* diverged.*last good state is .*step-000000"):

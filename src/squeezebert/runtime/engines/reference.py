@@ -155,9 +155,8 @@ def _whole(x: Floats, level: int, axis: int) -> tuple[NDArray[np.float64], Float
     top = np.abs(x).max(axis=axis, keepdims=True)
     some = top > 1e-30
     inverse = np.divide(np.float32(level), top, out=np.zeros_like(top), where=some)
-    return np.rint((x * inverse).astype(np.float32)).astype(np.float64), np.where(some, top / level, 0).astype(
-        np.float32
-    )
+    scale = np.where(some, top / level, 0).astype(np.float32)
+    return np.rint((x * inverse).astype(np.float32)).astype(np.float64), scale
 
 
 def layer_norm(x_NC: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
