@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -15,7 +16,9 @@ constexpr int kMostPartTokens = 1024;   // a pass over more would leave the cach
 constexpr int kGroupTokens = 128;       // sequences are joined up to this many tokens for query, key and value
 constexpr int kMostBlockTokens = 128;   // rows whose feed-forward activations stay in a megabyte of L2
 constexpr int kLeastBlockTokens = 6;
-constexpr int kFewRows = 4;
+constexpr int kLeastRowsForAllWeights = 48;  // of a thread; with fewer, reading every weight costs more than meeting often
+constexpr float kMostUneven = 1.2f;     // times the mean share, a thread's share of sequences that are not divided
+constexpr int kFewRows = 4;             // whose norms and quantisation take turns in L1
 constexpr int kVocabularyBlock = 256;   // rows of the word embedding that a thread scores at a time
 
 Activation activation_named(const std::string& name, const std::string& where) {
@@ -61,6 +64,29 @@ class QuantizedBuffer {
   AlignedBuffer<Wide> wide_;
 };
 
+// Quantises block `block` of rows that lie in `out` beside other blocks. x: the block's channels, [rows][x_stride].
+void quantize_block(const Kernels& kernels, const float* x, ptrdiff_t x_stride, int rows, const Quantized& out, int block) {
+  constexpr int kRows = 32;
+  float scale[kRows];
+  int32_t zero[kRows], sum[kRows], wide_count[kRows];
+  Wide wide[kRows * kMostWide];
+  for (int first = 0; first < rows; first += kRows) {
+    const int count = std::min(kRows, rows - first);
+    const Quantized all = out.from_row(first);
+    const Quantized one = {all.values + static_cast<ptrdiff_t>(block) * out.block_stride, scale, zero, sum, wide_count, wide, 1,
+                           out.block_size, out.block_stride, out.row_stride};
+    kernels.quantize(x + first * x_stride, x_stride, count, 0.0f, one);
+    for (int r = 0; r < count; ++r) {
+      const int place = r * out.blocks + block;
+      all.scale[place] = scale[r];
+      all.zero[place] = zero[r];
+      all.sum[place] = sum[r];
+      all.wide_count[place] = wide_count[r];
+      std::copy(wide + r * kMostWide, wide + r * kMostWide + wide_count[r], all.wide + static_cast<ptrdiff_t>(place) * kMostWide);
+    }
+  }
+}
+
 // In one order whatever the compiler: sixteen partial sums, then halves.
 float dot(const float* x, const int8_t* w, int count) {
   float lanes[16] = {};
@@ -83,26 +109,30 @@ void grow(AlignedBuffer<T>& buffer, size_t count) {
 
 }  // namespace
 
-// Memory of one pass, kept for the next.
+// What the steps over a block of tokens hand to one another.
+struct Hand {
+  AlignedBuffer<float> y;
+  QuantizedBuffer intermediate_in;
+  void resize(const Config& c, int rows) {
+    grow(y, static_cast<size_t>(rows) * row_stride(c.hidden_size));
+    intermediate_in.resize(rows, c.intermediate_groups, c.hidden_size / c.intermediate_groups);
+  }
+};
+
+// Memory of one pass, kept for the next, and who does what in it.
+//
+// Sequences are joined to groups, which attention takes together. Where there are enough, a thread takes `whole` groups
+// through a layer alone: what it wrote is still in its caches, and it waits for nobody. The others, from together_first on,
+// are taken by all threads: heads, then blocks of rows, or, where those would be few for all the weights, `parts` of a
+// block's output channels and of its lanes.
 class Workspace {
  public:
   struct Group {
     int first_sequence, last_sequence;
     int first_token, tokens;
   };
-  // What the steps over a block of tokens hand to one another.
-  struct Hand {
-    AlignedBuffer<float> y;
-    QuantizedBuffer context, intermediate_in;
-    void resize(const Model& model, int rows) {
-      const Config& c = model.config();
-      grow(y, static_cast<size_t>(rows) * row_stride(c.hidden_size));
-      context.resize(rows, model.context_blocks_, c.hidden_size / model.context_blocks_);
-      intermediate_in.resize(rows, c.intermediate_groups, c.hidden_size / c.intermediate_groups);
-    }
-  };
   struct Thread {
-    AlignedBuffer<float> qkv, wide;
+    AlignedBuffer<float> qkv, context, wide;
     AlignedBuffer<uint8_t> attention, linear;
     Hand hand;
     QuantizedBuffer intermediate_out;
@@ -110,17 +140,23 @@ class Workspace {
 
   Batch batch{};
   int tokens = 0, blocks = 0;
-  int parts = 1;  // of a block's output channels, and then of its lanes, that threads take apart; 1: a thread takes a block
+  int whole = 0;           // groups that are not divided among threads
+  int together_first = 0;  // token
+  int parts = 1;
   std::vector<int> starts;
   std::vector<int32_t> positions;
   std::vector<Group> groups;
-  AlignedBuffer<float> x, context;
+  AlignedBuffer<float> x;
+  AlignedBuffer<float> context_together;
+  QuantizedBuffer context;
   QuantizedBuffer inputs[3];  // for query, key and value; the first of equal group counts is used
   int input_of[3] = {0, 0, 0};
   std::vector<Thread> threads;
-  Hand hand;  // of all tokens, where they have parts
+  Hand hand;  // of all tokens that are taken together, where they have parts
+  std::unique_ptr<std::atomic<int>[]> heads_done;  // of each group and piece of the context
 
-  int block_start(int block) const { return static_cast<int>(static_cast<int64_t>(tokens) * block / blocks); }
+  int together_tokens() const { return tokens - together_first; }
+  int block_start(int block) const { return together_first + static_cast<int>(static_cast<int64_t>(together_tokens()) * block / blocks); }
 
   void prepare(const Model& model, const Batch& part, int thread_count) {
     const Config& c = model.config();
@@ -140,15 +176,12 @@ class Workspace {
       starts.push_back(start + length);
     }
     tokens = starts.back();
-    const int needed = (tokens + kMostBlockTokens - 1) / kMostBlockTokens;
-    // Where each thread would have few rows for all the weights, it has more rows for some of them.
-    parts = thread_count > 1 && needed < thread_count ? model.lanes_ : 1;
-    // So that blocks times parts are shared out evenly.
-    const int wanted = round_up(needed, thread_count / std::gcd(thread_count, parts));
-    blocks = std::max(1, std::min(wanted, tokens / kLeastBlockTokens));
+    share_out(model, thread_count);
+
     const size_t size = static_cast<size_t>(tokens) * c.hidden_size;
     grow(x, size);
-    grow(context, size);
+    grow(context_together, static_cast<size_t>(together_tokens()) * c.hidden_size);
+    context.resize(tokens, model.context_blocks_, c.hidden_size / model.context_blocks_);
     const int counts[3] = {c.q_groups, c.k_groups, c.v_groups};
     for (int i = 0; i < 3; ++i) {
       input_of[i] = i;
@@ -156,8 +189,13 @@ class Workspace {
         if (counts[j] == counts[i]) input_of[i] = j;
       if (input_of[i] == i) inputs[i].resize(tokens, counts[i], c.hidden_size / counts[i]);
     }
+    const size_t pieces = groups.size() * static_cast<size_t>(model.context_pieces_);
+    if (pieces > pieces_) {
+      heads_done.reset(new std::atomic<int>[pieces]());
+      pieces_ = pieces;
+    }
     if (static_cast<int>(threads.size()) < thread_count) threads.resize(static_cast<size_t>(thread_count));
-    const int rows = tokens / blocks + 1;
+    const int rows = std::max(whole > 0 ? std::min(largest_group, kMostBlockTokens) : 0, blocks > 0 ? together_tokens() / blocks + 1 : 0);
     const int head_size = c.hidden_size / c.heads;
     size_t linear = 0;
     const auto needs = [&](const PackedLinear& layer, int shares, int count) {
@@ -169,17 +207,40 @@ class Workspace {
       needs(layer.intermediate, model.lanes_, rows);
       needs(layer.output, model.lanes_, rows);
     }
-    if (parts > 1) hand.resize(model, tokens);
+    if (parts > 1) hand.resize(c, together_tokens());
     for (int i = 0; i < thread_count; ++i) {
       Thread& t = threads[static_cast<size_t>(i)];
       grow(t.qkv, static_cast<size_t>(3) * largest_group * (c.hidden_size / model.units_));
+      if (whole > 0) grow(t.context, static_cast<size_t>(largest_group) * c.hidden_size);
       grow(t.attention, attention_scratch(longest, head_size));
       grow(t.linear, linear);
       grow(t.wide, static_cast<size_t>(rows) * row_stride(c.intermediate_size / model.lanes_));
-      if (parts == 1) t.hand.resize(model, rows);
+      if (parts == 1 || whole > 0) t.hand.resize(c, rows);
       t.intermediate_out.resize(rows, c.output_groups / model.lanes_, c.intermediate_size / c.output_groups);
     }
   }
+
+ private:
+  void share_out(const Model& model, int thread_count) {
+    const int count = static_cast<int>(groups.size());
+    whole = count / thread_count * thread_count;
+    for (int t = 0, each = whole / thread_count; t < thread_count && whole > 0 && thread_count > 1; ++t) {
+      const int share = first_token_of((t + 1) * each) - first_token_of(t * each);
+      if (static_cast<float>(share) * static_cast<float>(thread_count) > kMostUneven * static_cast<float>(first_token_of(each * thread_count)))
+        whole = 0;
+    }
+    together_first = first_token_of(whole);
+    const int rest = together_tokens(), needed = (rest + kMostBlockTokens - 1) / kMostBlockTokens;
+    const bool enough = needed >= thread_count || rest >= thread_count * kLeastRowsForAllWeights;
+    parts = enough || rest == 0 ? 1 : model.lanes_;
+    // So that blocks times parts are shared out evenly.
+    const int wanted = round_up(needed, thread_count / std::gcd(thread_count, parts));
+    blocks = rest == 0 ? 0 : std::max(1, std::min(wanted, rest / kLeastBlockTokens));
+  }
+
+  int first_token_of(int group) const { return group < static_cast<int>(groups.size()) ? groups[static_cast<size_t>(group)].first_token : tokens; }
+
+  size_t pieces_ = 0;
 };
 
 Model::Model(Artifact artifact, const Kernels& kernels, int threads)
@@ -195,6 +256,7 @@ Model::Model(Artifact artifact, const Kernels& kernels, int threads)
   lanes_ = std::gcd(c.intermediate_groups, c.output_groups);
   // Lanes of the context are those of the values that it was made from.
   context_blocks_ = c.v_groups % c.post_groups == 0 ? c.v_groups : c.post_groups;
+  context_pieces_ = std::gcd(units_, context_blocks_);
 
   tables_.channels = c.hidden_size;
   tables_.word = artifact_.int8("embeddings.word.weight", {c.vocab_size, c.hidden_size});
@@ -296,7 +358,7 @@ void Model::run_parts(const Batch& batch, Team& team, Done&& done) {
     part.ids += first_token;
     if (part.types) part.types += first_token;
     space->prepare(*this, part, team.threads());
-    forward(*space, team, part);
+    forward(*space, team);
     done(*space, first_token, first);
     first = last;
     first_token += tokens;
@@ -358,32 +420,50 @@ void Model::return_space(std::unique_ptr<Workspace> space) {
   if (lock.owns_lock()) spaces_.push_back(std::move(space));
 }
 
-void Model::forward(Workspace& space, Team& team, const Batch& part) {
-  const Config& c = config();
+void Model::forward(Workspace& space, Team& team) {
+  const int whole = space.whole, rest = static_cast<int>(space.groups.size()) - whole;
   team.run([&](Member& member) {
-    member.share(space.blocks, [&](int block) {
-      const int first = space.block_start(block), rows = space.block_start(block + 1) - first;
-      float* x = space.x.data() + static_cast<ptrdiff_t>(first) * c.hidden_size;
-      kernels_.embedding({&tables_, part.ids + first, part.types ? part.types + first : nullptr,
-                          space.positions.data() + first, rows, x, c.hidden_size});
-      kernels_.layer_norm({x, c.hidden_size, nullptr, 0, embedding_norm_.weight.data(), embedding_norm_.bias.data(),
-                           c.layer_norm_eps, rows, c.hidden_size, x, c.hidden_size});
-      for (int i = 0; i < 3; ++i)
-        if (space.input_of[i] == i) kernels_.quantize(x, c.hidden_size, rows, 0.0f, space.inputs[i].view.from_row(first));
+    member.share(whole, [&](int index) {
+      const Workspace::Group& group = space.groups[static_cast<size_t>(index)];
+      embed(space, group.first_token, group.tokens);
     });
+    share_rows(space, member, [&](int first, int count) { embed(space, first, count); });
     for (size_t n = 0; n < layers_.size(); ++n) {
-      const int units = units_;
-      member.share(static_cast<int>(space.groups.size()) * units,
-                   [&](int item) { heads_phase(space, member, layers_[n], item); });
-      tokens_phase(space, member, layers_[n], n + 1 == layers_.size());
+      const Layer& layer = layers_[n];
+      const bool last = n + 1 == layers_.size();
+      member.share(whole, [&](int group) {
+        for (int unit = 0; unit < units_; ++unit) heads_phase(space, member, layer, group, unit);
+        whole_phase(space, member, layer, group, last);
+      });
+      member.share(rest * units_, [&](int item) { heads_phase(space, member, layer, whole + item / units_, item % units_); });
+      together_phase(space, member, layer, last);
     }
   });
 }
 
-void Model::heads_phase(Workspace& space, Member& member, const Layer& layer, int item) {
+// Rows of the tokens that are taken together, in small blocks, some for every thread.
+template <class Work>
+void Model::share_rows(const Workspace& space, Member& member, Work&& work) {
+  const int tokens = space.together_tokens(), few = std::max(1, std::min(member.threads(), tokens / kLeastBlockTokens));
+  const auto start = [&](int part) { return static_cast<int>(static_cast<int64_t>(tokens) * part / few); };
+  member.share(tokens > 0 ? few : 0, [&](int i) { work(space.together_first + start(i), start(i + 1) - start(i)); });
+}
+
+void Model::embed(Workspace& space, int first, int rows) {
   const Config& c = config();
-  const int unit = item % units_;
-  const Workspace::Group& group = space.groups[static_cast<size_t>(item / units_)];
+  const Batch& batch = space.batch;
+  float* x = space.x.data() + static_cast<ptrdiff_t>(first) * c.hidden_size;
+  kernels_.embedding({&tables_, batch.ids + first, batch.types ? batch.types + first : nullptr, space.positions.data() + first, rows, x,
+                      c.hidden_size});
+  kernels_.layer_norm({x, c.hidden_size, nullptr, 0, embedding_norm_.weight.data(), embedding_norm_.bias.data(), c.layer_norm_eps,
+                       rows, c.hidden_size, x, c.hidden_size});
+  for (int i = 0; i < 3; ++i)
+    if (space.input_of[i] == i) kernels_.quantize(x, c.hidden_size, rows, 0.0f, space.inputs[i].view.from_row(first));
+}
+
+void Model::heads_phase(Workspace& space, Member& member, const Layer& layer, int group_index, int unit) {
+  const Config& c = config();
+  const Workspace::Group& group = space.groups[static_cast<size_t>(group_index)];
   const int columns = c.hidden_size / units_, head_size = c.hidden_size / c.heads;
   Workspace::Thread& mine = space.threads[static_cast<size_t>(member.index())];
   float* qkv[3];
@@ -396,15 +476,24 @@ void Model::heads_phase(Workspace& space, Member& member, const Layer& layer, in
     kernels_.grouped_linear({&linear[i]->view(), &x, linear[i]->panel_at(unit * columns), last, group.tokens, qkv[i], columns,
                              unit * columns, Activation::none, mine.linear.data(), 0, next});
   }
+  const bool is_whole = group_index < space.whole;
+  float* context = is_whole ? mine.context.data()
+                            : space.context_together.data() + static_cast<ptrdiff_t>(group.first_token - space.together_first) * c.hidden_size;
   for (int s = group.first_sequence; s < group.last_sequence; ++s) {
     const ptrdiff_t row = space.starts[static_cast<size_t>(s)] - group.first_token;
     for (int h = 0; h < columns; h += head_size)
       kernels_.attention({qkv[0] + row * columns + h, qkv[1] + row * columns + h, qkv[2] + row * columns + h, columns,
-                          space.batch.lengths[s], head_size,
-                          space.context.data() + static_cast<ptrdiff_t>(space.starts[static_cast<size_t>(s)]) * c.hidden_size +
-                              unit * columns + h,
-                          c.hidden_size, mine.attention.data()});
+                          space.batch.lengths[s], head_size, context + row * c.hidden_size + unit * columns + h, c.hidden_size,
+                          mine.attention.data()});
   }
+  // Whoever ends the last head of a piece quantises it.
+  const int heads = units_ / context_pieces_, piece = unit / heads, blocks = context_blocks_ / context_pieces_;
+  std::atomic<int>& done = space.heads_done[static_cast<size_t>(group_index) * static_cast<size_t>(context_pieces_) + static_cast<size_t>(piece)];
+  if (done.fetch_add(1, std::memory_order_acq_rel) + 1 < heads) return;
+  done.store(0, std::memory_order_relaxed);
+  for (int block = piece * blocks; block < (piece + 1) * blocks; ++block)
+    quantize_block(kernels_, context + static_cast<ptrdiff_t>(block) * space.context.view.block_size, c.hidden_size, group.tokens,
+                   space.context.view.from_row(group.first_token), block);
 }
 
 // A block of tokens on its way through a layer.
@@ -421,56 +510,60 @@ struct Model::Rows {
   }
 };
 
+// place: of the first row in the hand.
+Model::Rows Model::rows_of(Workspace& space, Hand& hand, int first, int count, int place) {
+  const int channels = config().hidden_size;
+  return {first, count, space.x.data() + static_cast<ptrdiff_t>(first) * channels,
+          hand.y.data() + static_cast<ptrdiff_t>(place) * row_stride(channels), row_stride(channels),
+          space.context.view.from_row(first), hand.intermediate_in.view.from_row(place)};
+}
+
 // A few rows at a time, which stay in L1 from one step to the next.
 template <class Work>
 void Model::for_few_rows(const Rows& rows, Work&& work) {
   for (int i = 0; i < rows.count; i += kFewRows) work(rows.part(i, std::min(rows.count, i + kFewRows), config().hidden_size));
 }
 
-void Model::tokens_phase(Workspace& space, Member& member, const Layer& layer, bool last) {
-  const int parts = space.parts, channels = config().hidden_size;
-  Workspace::Thread& mine = space.threads[static_cast<size_t>(member.index())];
-  const auto rows_of = [&](int block) {
-    Workspace::Hand& hand = parts > 1 ? space.hand : mine.hand;
-    const int first = space.block_start(block), place = parts > 1 ? first : 0;
-    return Rows{first, space.block_start(block + 1) - first, space.x.data() + static_cast<ptrdiff_t>(first) * channels,
-                hand.y.data() + static_cast<ptrdiff_t>(place) * row_stride(channels), row_stride(channels),
-                hand.context.view.from_row(place), hand.intermediate_in.view.from_row(place)};
-  };
+// What follows attention, by one thread.
+void Model::block_phase(Workspace& space, Member& member, const Layer& layer, int first, int count, bool last) {
+  const Rows rows = rows_of(space, space.threads[static_cast<size_t>(member.index())].hand, first, count, 0);
+  post_part(space, member, rows, layer, 0, 1);
+  attention_norm(rows, layer);
+  for (int lane = 0; lane < lanes_; ++lane) feed_forward_lane(space, member, rows, layer, lane, lane + 1 < lanes_);
+  feed_forward_norm(space, rows, layer, last);
+}
+
+void Model::whole_phase(Workspace& space, Member& member, const Layer& layer, int group_index, bool last) {
+  const Workspace::Group& group = space.groups[static_cast<size_t>(group_index)];
+  const int blocks = (group.tokens + kMostBlockTokens - 1) / kMostBlockTokens;
+  const auto start = [&](int block) { return group.first_token + group.tokens * block / blocks; };
+  for (int block = 0; block < blocks; ++block) block_phase(space, member, layer, start(block), start(block + 1) - start(block), last);
+}
+
+void Model::together_phase(Workspace& space, Member& member, const Layer& layer, bool last) {
+  const int parts = space.parts;
   if (parts == 1) {
     member.share(space.blocks, [&](int block) {
-      const Rows rows = rows_of(block);
-      quantize_context(space, rows);
-      post_part(space, member, rows, layer, 0);
-      attention_norm(rows, layer);
-      for (int lane = 0; lane < lanes_; ++lane) feed_forward_lane(space, member, rows, layer, lane);
-      feed_forward_norm(space, rows, layer, last);
+      block_phase(space, member, layer, space.block_start(block), space.block_start(block + 1) - space.block_start(block), last);
     });
     return;
   }
-  // Rows in small blocks, which every thread takes some of; parts of the channels with all rows of a block.
-  const int few = std::max(1, std::min(member.threads(), space.tokens / kLeastBlockTokens));
-  const auto few_rows = [&](auto&& work) {
-    member.share(few, [&](int i) {
-      const auto start = [&](int part) { return static_cast<int>(static_cast<int64_t>(space.tokens) * part / few); };
-      work(rows_of(0).part(start(i), start(i + 1), channels));
+  const auto rows = [&](int first, int count) { return rows_of(space, space.hand, first, count, first - space.together_first); };
+  const auto share_parts = [&](auto&& work) {
+    member.share(space.blocks * parts, [&](int item) {
+      // A thread has the same parts of all blocks: their weights stay in its cache.
+      const int first = space.block_start(item % space.blocks), end = space.block_start(item % space.blocks + 1);
+      work(rows(first, end - first), item / space.blocks);
     });
   };
-  few_rows([&](const Rows& rows) { quantize_context(space, rows); });
-  member.share(space.blocks * parts, [&](int item) { post_part(space, member, rows_of(item / parts), layer, item % parts); });
-  few_rows([&](const Rows& rows) { attention_norm(rows, layer); });
-  member.share(space.blocks * parts, [&](int item) { feed_forward_lane(space, member, rows_of(item / parts), layer, item % parts); });
-  few_rows([&](const Rows& rows) { feed_forward_norm(space, rows, layer, last); });
+  share_parts([&](const Rows& block, int part) { post_part(space, member, block, layer, part, parts); });
+  share_rows(space, member, [&](int first, int count) { attention_norm(rows(first, count), layer); });
+  share_parts([&](const Rows& block, int lane) { feed_forward_lane(space, member, block, layer, lane, false); });
+  share_rows(space, member, [&](int first, int count) { feed_forward_norm(space, rows(first, count), layer, last); });
 }
 
-void Model::quantize_context(Workspace& space, const Rows& rows) {
-  const int channels = config().hidden_size;
-  kernels_.quantize(space.context.data() + static_cast<ptrdiff_t>(rows.first) * channels, channels, rows.count, 0.0f, rows.context);
-}
-
-void Model::post_part(Workspace& space, Member& member, const Rows& rows, const Layer& layer, int part) {
+void Model::post_part(Workspace& space, Member& member, const Rows& rows, const Layer& layer, int part, int parts) {
   Workspace::Thread& mine = space.threads[static_cast<size_t>(member.index())];
-  const int parts = space.parts;
   const int panels = layer.post.panel_count();
   const int wide = config().intermediate_size / lanes_;
   kernels_.grouped_linear({&layer.post.view(), &rows.context, panels * part / parts, panels * (part + 1) / parts, rows.count,
@@ -486,9 +579,8 @@ void Model::attention_norm(const Rows& rows, const Layer& layer) {
   });
 }
 
-void Model::feed_forward_lane(Workspace& space, Member& member, const Rows& rows, const Layer& layer, int lane) {
+void Model::feed_forward_lane(Workspace& space, Member& member, const Rows& rows, const Layer& layer, int lane, bool ahead) {
   Workspace::Thread& mine = space.threads[static_cast<size_t>(member.index())];
-  const bool ahead = space.parts == 1 && lane + 1 < lanes_;
   const Config& c = config();
   const int wide = c.intermediate_size / lanes_, narrow = c.hidden_size / lanes_, wide_stride = row_stride(wide);
   const auto panels_end = [&](const PackedLinear& linear, int end) {

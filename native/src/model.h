@@ -42,6 +42,7 @@ struct Gaps {
 };
 
 class Workspace;
+struct Hand;
 
 class Model {
  public:
@@ -81,17 +82,23 @@ class Model {
   // Calls done(space, first token, first sequence) for part after part.
   template <class Done>
   void run_parts(const Batch& batch, Team& team, Done&& done);
-  void forward(Workspace& space, Team& team, const Batch& part);
-  void heads_phase(Workspace& space, Member& member, const Layer& layer, int item);
-  void tokens_phase(Workspace& space, Member& member, const Layer& layer, bool last);
+  void forward(Workspace& space, Team& team);
+  template <class Work>
+  static void share_rows(const Workspace& space, Member& member, Work&& work);
+  void embed(Workspace& space, int first, int rows);
+  void heads_phase(Workspace& space, Member& member, const Layer& layer, int group_index, int unit);
   struct Rows;
+  Rows rows_of(Workspace& space, Hand& hand, int first, int count, int place);
   template <class Work>
   void for_few_rows(const Rows& rows, Work&& work);
+  void block_phase(Workspace& space, Member& member, const Layer& layer, int first, int count, bool last);
+  void whole_phase(Workspace& space, Member& member, const Layer& layer, int group_index, bool last);
+  void together_phase(Workspace& space, Member& member, const Layer& layer, bool last);
   void norm(const Rows& rows, const Norm& norm);
-  void quantize_context(Workspace& space, const Rows& rows);
-  void post_part(Workspace& space, Member& member, const Rows& rows, const Layer& layer, int part);
+  void post_part(Workspace& space, Member& member, const Rows& rows, const Layer& layer, int part, int parts);
   void attention_norm(const Rows& rows, const Layer& layer);
-  void feed_forward_lane(Workspace& space, Member& member, const Rows& rows, const Layer& layer, int lane);
+  // ahead: another lane follows, whose weights can be fetched.
+  void feed_forward_lane(Workspace& space, Member& member, const Rows& rows, const Layer& layer, int lane, bool ahead);
   void feed_forward_norm(Workspace& space, const Rows& rows, const Layer& layer, bool last);
   void heads_of(Workspace& space, const Outputs& outputs);
   void score_vocabulary(Team& team, std::vector<float>& rows, const Gaps& gaps);
@@ -120,6 +127,7 @@ class Model {
   int units_ = 1;         // heads are taken in this many parts
   int lanes_ = 1;         // independent feed-forward networks
   int context_blocks_ = 1;
+  int context_pieces_ = 1;  // whose heads and blocks nobody else has
   std::mutex spaces_mutex_;
   std::vector<std::unique_ptr<Workspace>> spaces_;
 };

@@ -49,7 +49,7 @@ long this_process() {
 
 }  // namespace
 
-Team::Team(int threads) : threads_(std::max(1, threads)), process_(this_process()) {
+Team::Team(int threads) : threads_(std::max(1, threads)), process_(this_process()), taken_(static_cast<size_t>(threads_)) {
   workers_.reserve(static_cast<size_t>(threads_));
   // A thread that is dropped without being joined ends the program.
   try {
@@ -81,7 +81,6 @@ void Team::run(const std::function<void(Member&)>& job) {
     {
       const std::lock_guard<std::mutex> lock(sleep_);
       job_ = &job;
-      next_.store(0, std::memory_order_relaxed);
       jobs_.fetch_add(1, std::memory_order_release);
     }
     wake_.notify_all();
@@ -114,7 +113,7 @@ void Team::barrier() {
   const uint32_t phase = phase_.load(std::memory_order_relaxed);
   if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads_) {
     arrived_.store(0, std::memory_order_relaxed);
-    next_.store(0, std::memory_order_relaxed);
+    for (Taken& each : taken_) each.items.store(0, std::memory_order_relaxed);
     phase_.store(phase + 1, std::memory_order_release);
   } else {
     spin_until([&] { return phase_.load(std::memory_order_acquire) != phase; });

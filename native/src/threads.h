@@ -23,12 +23,16 @@ class Member {
   Member(Team* team, int index, int threads) : team_(team), index_(index), threads_(threads) {}
   int index() const { return index_; }
   int threads() const { return threads_; }
-  // Calls work(i) for those of `count` items that no other thread took. Every thread must call this, in the same order;
-  // none leaves before all items are done.
+  // Calls work(i) for an equal share of `count` items, then for those that slower threads have not come to. So equal
+  // counts give a thread the same share again, whose data its caches hold: what another core wrote costs more to read than
+  // L3. Every thread must call this, in the same order; none leaves before all items are done.
   template <class Work>
   void share(int count, Work&& work);
 
  private:
+  template <class Work>
+  void take_from(int thread, int count, Work& work);
+
   Team* team_;
   int index_;
   int threads_;
@@ -67,7 +71,10 @@ class Team {
   std::atomic<uint32_t> jobs_{0};
   std::atomic<bool> stop_{false};
   std::atomic<bool> out_of_memory_{false};
-  alignas(64) std::atomic<int> next_{0};
+  struct alignas(64) Taken {
+    std::atomic<int> items{0};
+  };
+  std::vector<Taken> taken_;  // of each thread's share
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<uint32_t> phase_{0};
 };
@@ -80,11 +87,18 @@ void Member::share(int count, Work&& work) {
   }
   // Left by an exception, the others would wait for ever.
   try {
-    for (int i; (i = team_->next_.fetch_add(1, std::memory_order_relaxed)) < count;) work(i);
+    for (int i = 0; i < threads_; ++i) take_from((index_ + i) % threads_, count, work);
   } catch (const std::bad_alloc&) {
     team_->out_of_memory_.store(true, std::memory_order_relaxed);
   }
   team_->barrier();
+}
+
+template <class Work>
+void Member::take_from(int thread, int count, Work& work) {
+  const auto start = [&](int t) { return static_cast<int>(static_cast<int64_t>(count) * t / threads_); };
+  std::atomic<int>& taken = team_->taken_[static_cast<size_t>(thread)].items;
+  for (int i; (i = start(thread) + taken.fetch_add(1, std::memory_order_relaxed)) < start(thread + 1);) work(i);
 }
 
 }  // namespace sqb

@@ -16,6 +16,8 @@ using namespace sqb;
 namespace {
 
 std::vector<int32_t> token_counts = {1, 2, 3, 5, 15, 17, 31, 33, 127, 129, 512, 1, 8, 8, 8, 300};
+// Groups of like size, which threads take whole, and some that are left for all.
+const std::vector<int32_t> like_counts = {128, 120, 64, 64, 100, 28, 125, 110, 10, 90};
 int masked_tokens = 512;  // of the long texts in test_masked: more than one pass
 int calls = 20;           // of each caller in test_callers
 
@@ -48,9 +50,9 @@ Result run(Model& model, const int32_t* ids, const int32_t* types, const std::ve
   return r;
 }
 
-void test_equal(const Sizes& sizes, const char* name) {
+void test_equal(const Sizes& sizes, const char* name, const std::vector<int32_t>& counts) {
   const Files files = synthetic(sizes);
-  const Texts texts(token_counts, sizes.vocabulary);
+  const Texts texts(counts, sizes.vocabulary);
   const auto& all = available_kernels();
   for (const Kernels* kernels : all) CHECK(enable(*kernels), "%s is refused", kernels->name);
   const auto reference = load(files, *all.back(), 1);
@@ -195,21 +197,23 @@ void test_errors() {
 int main(int argc, char** argv) {
   const bool quick = argc > 1 && std::strcmp(argv[1], "quick") == 0;  // for emulators
   if (quick) token_counts = {1, 5, 17, 33}, masked_tokens = 9, calls = 2;
-  test_equal({}, "tiny");
+  test_equal({}, "tiny", token_counts);
   Sizes unequal;
   unequal.q = unequal.k = unequal.v = unequal.post = 2, unequal.wide = 4, unequal.out = 1;
-  test_equal(unequal, "groups 2,2,2,2,4,1");
+  test_equal(unequal, "groups 2,2,2,2,4,1", token_counts);
   Sizes odd;
   odd.hidden = 60, odd.heads = 5, odd.q = 2, odd.k = 3, odd.v = 5, odd.post = 2, odd.wide = 3, odd.out = 6, odd.intermediate = 66;
-  test_equal(odd, "odd");
+  test_equal(odd, "odd", token_counts);
   for (const char* activation : {"relu", "silu", "gelu_new"}) {
     Sizes other;
     other.activation = activation;
-    test_equal(other, activation);
+    test_equal(other, activation, token_counts);
   }
   Sizes small;
   small.hidden = 384, small.heads = 12, small.intermediate = 1536, small.layers = 1;
-  if (!quick) test_equal(small, "hidden 384");
+  if (!quick) test_equal(small, "hidden 384", token_counts);
+  for (const Sizes& each : {Sizes(), unequal, odd})
+    if (!quick) test_equal(each, "texts of like length", like_counts);
   test_masked();
   test_callers();
 #if !defined(_WIN32)
