@@ -4,6 +4,10 @@
 // two of weights are loaded per step. Sums go through memory, 4 KB of L1. What follows them is done while the next turn's
 // products are under way, and before that one's sums are stored: into the same place, since loads from one 4 KB wait for
 // stores to another. Blocks are padded to whole tiles (Packing::multiple).
+//
+// While the rows pass by a block of weights, the next block comes into L2, line by line between other instructions: where
+// blocks are long, between products, else between the vectors that follow the sums. In bursts it came at the same rate, but
+// all else waited.
 #pragma once
 
 #include "ops/grouped_linear/finish.h"
@@ -14,15 +18,19 @@ namespace {
 
 struct AmxDriver {
   static constexpr int kRows = 2 * kTileRows;
+  static constexpr int kManySteps = 5;
 
-  // row_tiles by `vectors` tiles of sums, which stay in tiles 0 to 3. b: [steps * 16][b_stride bytes].
+  // row_tiles by `vectors` tiles of sums, which stay in tiles 0 to 3. b: [steps * 16][b_stride bytes]. Each step fetches so
+  // many lines from `ahead` on.
   template <int row_tiles, int vectors>
-  static void multiply(const int8_t* a, ptrdiff_t a_stride, const uint8_t* b, ptrdiff_t b_stride, int steps) {
+  static void multiply(const int8_t* a, ptrdiff_t a_stride, const uint8_t* b, ptrdiff_t b_stride, int steps, const uint8_t* ahead,
+                       int lines) {
     zero_tile<0>();
     if constexpr (vectors == 2) zero_tile<1>();
     if constexpr (row_tiles == 2) zero_tile<2>();
     if constexpr (row_tiles == 2 && vectors == 2) zero_tile<3>();
     for (int k = 0; k < steps; ++k) {
+      for (int i = 0; i < lines; ++i, ahead += 64) __builtin_prefetch(ahead, 0, 2);
       load_tile<6>(b, b_stride);
       load_tile<4>(a, a_stride);
       dot_tiles<true, true, 0, 4, 6>();
@@ -58,7 +66,7 @@ struct AmxDriver {
   };
 
   template <Activation activation>
-  static void follow_turn(const LinearCall& call, const Turn& turn) {
+  static void follow_turn(const LinearCall& call, const Turn& turn, const uint8_t* ahead, int lines) {
     const LinearWeights& w = *call.weights;
     const Panel& panel = w.panels[turn.panel];
     if (turn.follow == nullptr) {
@@ -72,7 +80,7 @@ struct AmxDriver {
     turn.follow(turn.sums, turn.rows,
                 {x.scale + place, x.zero + place, x.blocks, w.scale + channel, w.bias + channel,
                  w.sums + (static_cast<ptrdiff_t>(turn.panel) * w.blocks + turn.block) * 64 + first,
-                 call.y + turn.row * call.y_stride + panel.column - call.y_column + first, call.y_stride});
+                 call.y + turn.row * call.y_stride + panel.column - call.y_column + first, call.y_stride, ahead, lines});
   }
 
   template <Activation activation>
@@ -101,14 +109,13 @@ struct AmxDriver {
         const ptrdiff_t bytes = w.block_padded / 4 * b_stride;
         const uint8_t* b = w.data + panel.offset + block * bytes;
         const Ending ending = ending_of(call, block, has_zero);
-        // While the rows pass by this block of weights, most of the next one comes into the cache, a part at a time: half
-        // with few rows, four fifths with 128. All of it was no faster.
         const bool at_end = p + 1 == call.last_panel && block + 1 == w.blocks;
         const uint8_t* ahead = at_end ? call.next : b + bytes;
-        const ptrdiff_t ahead_step = ahead == nullptr ? 0 : (bytes * kRows / (call.rows + kRows - 1) + 63) / 64 * 64;
+        const int turns = (call.rows + kRows - 1) / kRows * ((panel.vectors + 1) / 2);
+        const int lines = ahead == nullptr ? 0 : static_cast<int>(bytes / 64) / turns;
+        const int step_lines = steps < kManySteps ? 0 : lines / steps;
+        const int follow_lines = steps < kManySteps ? lines < kRows * 2 ? lines : kRows * 2 : 0;
         for (int row = 0; row < call.rows;) {
-          for (ptrdiff_t i = 0; i < ahead_step; i += 64) __builtin_prefetch(ahead + i, 0, 2);
-          ahead += ahead_step;
           // The last rows join some before them, whose sums are made once more, so that tiles keep their height.
           const int left = call.rows - row, rows = left < kRows ? left : kRows;
           const int height = rows > kTileRows || most < kRows ? most : kTileRows;
@@ -118,9 +125,10 @@ struct AmxDriver {
             const int vectors = v + 1 < panel.vectors ? 2 : 1;
             const uint8_t* weights = b + v * kTileBytes;
             const auto turn = [&](auto multiply, auto store_sums) {
-              multiply(a, x.row_stride, weights, b_stride, steps);
-              if (waiting.sums != nullptr) follow_turn<activation>(call, waiting);
+              multiply(a, x.row_stride, weights, b_stride, steps, ahead, step_lines);
+              if (waiting.sums != nullptr) follow_turn<activation>(call, waiting, ahead, follow_lines);
               store_sums(out);
+              ahead += 64 * static_cast<ptrdiff_t>(step_lines * steps + follow_lines);
             };
             if (height > kTileRows)
               vectors == 2 ? turn(multiply<2, 2>, store_sums<2, 2>) : turn(multiply<2, 1>, store_sums<2, 1>);
@@ -140,7 +148,7 @@ struct AmxDriver {
         }
       }
     }
-    if (waiting.sums != nullptr) follow_turn<activation>(call, waiting);
+    if (waiting.sums != nullptr) follow_turn<activation>(call, waiting, nullptr, 0);
     release_tiles();
   }
 

@@ -36,6 +36,8 @@ struct Following {
   const float* w_sum;
   float* y;
   ptrdiff_t y_stride;
+  const uint8_t* ahead = nullptr;  // what to fetch into L2 meanwhile, `lines` of 64 bytes
+  int lines = 0;
 };
 
 inline Ending ending_of(const LinearCall& call, int block, bool has_zero) {
@@ -81,6 +83,8 @@ template <Ending ending>
 using FollowFn = void (*)(const int32_t* sums, int rows, const Following& then);
 template <Ending ending, int vectors>
 inline void follow_rows(const int32_t* sums, int rows, const Following& then) {
+  const uint8_t* ahead = then.ahead;
+  const uint8_t* const ahead_end = ahead + 64 * static_cast<ptrdiff_t>(then.lines);
   for (int v = 0; v < vectors; ++v) {
     const Channels channels = channels_of<ending>(then, v);
     const float* x_scale = then.x_scale;
@@ -88,6 +92,10 @@ inline void follow_rows(const int32_t* sums, int rows, const Following& then) {
     const ptrdiff_t x_step = then.x_step, y_stride = then.y_stride;
     float* y = then.y + 16 * v;
     for (int r = 0; r < rows; ++r) {
+      if (ahead != ahead_end) {
+        __builtin_prefetch(ahead, 0, 2);
+        ahead += 64;
+      }
       follow<ending>(load_int32(sums + (r * vectors + v) * 16), set1(*x_scale), zero, channels, y);
       x_scale += x_step;
       zero += x_step;
