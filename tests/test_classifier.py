@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import transformers
 
 from squeezebert import Classifier, Prediction
 from squeezebert.errors import InputError
+from squeezebert.export.native import export as export_native
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "classify.py"
 GOOD = ["a good film", "great and moving", "very fine", "how good it is", "a great plot", "so moving"]
@@ -66,10 +68,20 @@ def test_regression_has_values_and_no_probabilities(save_classifier: Callable[..
         classifier.predict_proba("good film")
 
 
-def test_saved_model_predicts_the_same(classifier_folder: Path, tmp_path: Path) -> None:
-    classifier = Classifier.load(classifier_folder)
+@pytest.mark.parametrize(("engine", "exported"), [("torch", False), ("native", False), ("native", True)])
+def test_saved_model_predicts_the_same(
+    save_classifier: Callable[..., Path], tmp_path: Path, engine: str, exported: bool
+) -> None:
+    folder = save_classifier()
+    note = {"channels": [1, 0]}  # how a cut model's channels stand
+    (folder / "order.json").write_text(json.dumps(note))
+    if exported:
+        export_native(folder, tmp_path / "exported")
+        folder = tmp_path / "exported"
+    classifier = Classifier.load(folder, engine=engine)
     classifier.save(tmp_path / "copy")
-    assert Classifier.load(tmp_path / "copy").predict(GOOD) == classifier.predict(GOOD)
+    assert Classifier.load(tmp_path / "copy", engine=engine).predict(GOOD) == classifier.predict(GOOD)
+    assert json.loads((tmp_path / "copy" / "order.json").read_text()) == note
 
 
 def test_before_fit_there_is_nothing_to_predict_or_save(tmp_path: Path) -> None:

@@ -154,7 +154,9 @@ def copy(source: Path, folder: Path, tokenizer: Tokenizer) -> None:
     for file in files:
         tensors.update(folders.read_safetensors(file, "np"))
     with folders.writing(folder) as target:
-        shutil.copyfile(source / folders.CONFIG, target / folders.CONFIG)
+        for name in (folders.CONFIG, folders.ORDER):
+            if (source / name).exists():
+                shutil.copyfile(source / name, target / name)
         tokenizer.save(target)
         save_file(tensors, target / folders.WEIGHTS[0], {"format": "pt"})
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from squeezebert import arrays, artifact
 from squeezebert.errors import InputError
-from squeezebert.files import read_json, write_json
+from squeezebert.files import write_json
 from squeezebert.folder import (
     CONFIG,
     EXTRA,
@@ -37,6 +37,7 @@ from squeezebert.folder import (
     read_config,
     read_extra,
     read_object,
+    read_order,
     read_safetensors,
     read_tokenizer,
     resolve,
@@ -105,6 +106,8 @@ class Loaded:
     report: LoadReport
     extra: dict[str, Any] = field(default_factory=dict)
     """What :func:`save` was given as ``extra``."""
+    order: dict[str, Any] | None = None
+    """Note of how a cut model's channels stand, which who compares hidden states must know."""
 
 
 def load(
@@ -152,11 +155,16 @@ def load(
         dtype=_dtype(published),
         head=found,
     )
-    return Loaded(model.eval(), config, tokenizer, report, read_extra(folder))
+    return Loaded(model.eval(), config, tokenizer, report, read_extra(folder), read_order(folder))
 
 
 def save(
-    model: nn.Module, folder: str | Path, *, tokenizer: Tokenizer | None = None, extra: Mapping[str, Any] | None = None
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    tokenizer: Tokenizer | None = None,
+    extra: Mapping[str, Any] | None = None,
+    order: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint that this package and ``transformers`` read.
 
@@ -168,6 +176,7 @@ def save(
         folder: Where to write.
         tokenizer: Its vocabulary is written too.
         extra: JSON values kept in ``config.json`` for :attr:`Loaded.extra`.
+        order: As :attr:`Loaded.order`; None: none is written.
 
     Raises:
         InputError: ``folder`` is a file.
@@ -178,7 +187,7 @@ def save(
         raise TypeError(f"{type(model).__name__} is no class of HEADS; unwrap it first")
     config = model.config
     assert isinstance(config, ModelConfig)
-    _write(Path(folder), config, head, hf.state_to_published(model.state_dict()), tokenizer, extra or {})
+    _write(Path(folder), config, head, hf.state_to_published(model.state_dict()), tokenizer, extra or {}, order)
 
 
 def convert(
@@ -214,10 +223,7 @@ def convert(
     for name, tensor in tensors.items():
         if not _finite(tensor):
             raise InputError(f"{origin}: {name} has values beyond fp16's largest, 65504; use fp32")
-    _write(Path(folder), config, head, tensors, tokenizer, read_extra(origin))
-    if (origin / ORDER).exists():
-        # The channels stand as they did, which who compares hidden states must know.
-        write_json(Path(folder) / ORDER, read_json(origin / ORDER))
+    _write(Path(folder), config, head, tensors, tokenizer, read_extra(origin), read_order(origin))
     return LoadReport(
         str(source), matched.missing, matched.unexpected, matched.reinitialised, dtype=_dtype(published), head=head
     )
@@ -313,6 +319,7 @@ def _write(
     tensors: Mapping[str, Tensor],
     tokenizer: Tokenizer | None,
     extra: Mapping[str, Any],
+    order: Mapping[str, Any] | None,
 ) -> None:
     values = hf.config_to_published(config, head)
     values["dtype"] = _dtype(tensors)
@@ -322,6 +329,8 @@ def _write(
         write_json(target / CONFIG, values)
         if tokenizer is not None:
             tokenizer.save(target)
+        if order is not None:
+            write_json(target / ORDER, order)
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, target / WEIGHTS[0], {"format": "pt"})
 

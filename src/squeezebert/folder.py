@@ -156,6 +156,15 @@ def read_extra(folder: Path) -> dict[str, Any]:
     return extra
 
 
+def read_order(folder: Path) -> dict[str, Any] | None:
+    """The note of how a cut model's channels stand, as it is stored; None: there is none.
+
+    Raises:
+        InputError: It is no JSON object.
+    """
+    return read_object(folder / ORDER) if (folder / ORDER).exists() else None
+
+
 def find_head(tensors: Iterable[str], folder: str | Path) -> str:
     """Which head a checkpoint carries, by the names of its tensors and its config."""
     return hf.find_head(tensors, _architectures(Path(folder)))

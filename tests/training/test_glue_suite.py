@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -324,6 +325,11 @@ def test_without_bells_teachers_leave_the_start_alone(make: Callable[..., SuiteS
     assert output is not None
     settings = json.loads((output / "rte" / "record.json").read_text())["settings"]
     assert (settings["model"], settings["teacher"]) == ("tiny", [str(teachers / "rte")])
+    digest = hashlib.sha256()
+    for file in ("config.json", "model.safetensors"):
+        digest.update((teachers / "rte" / file).read_bytes())
+    record = json.loads((output / "rte" / "record.json").read_text())
+    assert record["teachers_sha256"] == {str(teachers / "rte"): digest.hexdigest()}
     assert "- Finetuned distilled; teachers: " in (output / "scorecard.md").read_text()
 
 

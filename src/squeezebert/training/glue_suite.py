@@ -126,12 +126,16 @@ def run_suite(settings: SuiteSettings) -> Path | None:
                 f"{name} starts from MNLI's student, which is not in {settings.output}; add mnli to --tasks"
             )
     todo = {name: plan for name, plan in plans.items() if not plan.finished}
+    compared = set()
     for name, plan in todo.items():
         for teacher in plan.settings.teacher:
             match_labels(Teacher.open(teacher), GLUE[name])
         # A model that is named by its size has no vocabulary yet.
         if plan.settings.teacher and plan.settings.hidden and not checkpoint.is_size(settings.model):
-            check_hidden_states(plan.settings, settings.model)
+            decisive = (plan.settings.teacher, plan.settings.max_length)
+            if decisive not in compared:
+                check_hidden_states(plan.settings, settings.model)
+            compared.add(decisive)
     _begin(settings)
     data = {name: _coverage(name, settings.data_dir) for name in todo}
     say(f"{settings.output}: {len(plans) - len(todo)} of {len(plans)} tasks finished; presets {settings.preset_name}")
@@ -272,6 +276,7 @@ def _run(plan: _Plan, data: Mapping[str, Coverage]) -> bool:
     record = {
         "task": plan.settings.task,
         "start": plan.start,
+        "teachers_sha256": {source: _weights_sha256(source) for source in plan.settings.teacher},
         "settings": plan.settings.to_dict(),
         "source": plan.preset.source,
         "command": plan.settings.command(),

@@ -95,7 +95,7 @@ class QuantizedEngine(Described):
             OSError: ``folder`` cannot be written, or the disk is full.
         """
         from squeezebert import arrays
-        from squeezebert.folder import writing
+        from squeezebert.folder import ORDER, writing
 
         self.origin.require_same()
         source = self.origin.folder
@@ -103,8 +103,9 @@ class QuantizedEngine(Described):
             arrays.copy(source, Path(folder), tokenizer)
             return
         with writing(Path(folder)) as target:
-            for name in (artifact.CONFIG, artifact.WEIGHTS):
-                shutil.copyfile(source / name, target / name)
+            for name in (artifact.CONFIG, artifact.WEIGHTS, ORDER):
+                if (source / name).exists():
+                    shutil.copyfile(source / name, target / name)
             tokenizer.save(target)
 
 

@@ -40,7 +40,7 @@ class TorchEngine:
         self._model = loaded.model.eval().to(device)
         pack_for_inference(self._model)
         self._config: ModelConfig = loaded.config
-        self._extra = loaded.extra
+        self._extra, self._order = loaded.extra, loaded.order
         self._device = device
         self.tokenizer = tokenizer
 
@@ -119,7 +119,7 @@ class TorchEngine:
             InputError: ``folder`` is a file.
             OSError: It cannot be written, or the disk is full.
         """
-        checkpoint.save(self._model, folder, tokenizer=tokenizer, extra=self._extra)
+        checkpoint.save(self._model, folder, tokenizer=tokenizer, extra=self._extra, order=self._order)
 
 
 def _device(name: str) -> torch.device:
