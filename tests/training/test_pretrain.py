@@ -230,6 +230,14 @@ def test_resumed_run_equals_the_unbroken_one(
     assert_same_run(settings().output, unbroken)
 
 
+def test_a_resumed_run_goes_on_with_overlapping_passages(settings: Callable[..., PretrainSettings]) -> None:
+    overlap = ("divergence=0.0", "phases.0.overlap=3", "phases.0.overlap_steps=6")
+    pretrain(settings("whole", *overlap))
+    pretrain(settings("run", *overlap, max_minutes=1e-9))
+    pretrain(settings("run", *overlap, resume=True))
+    assert_same_run(settings("run").output, settings("whole").output)
+
+
 def test_killed_process_is_resumed(tmp_path: Path, unbroken: Path, pretraining_corpus: Path) -> None:
     recipe, run = tmp_path / "recipe.toml", tmp_path / "run"
     recipe.write_text(RECIPE)
