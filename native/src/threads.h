@@ -25,7 +25,7 @@ class Member {
   int threads() const { return threads_; }
   // Calls work(i) for an equal share of `count` items, then for those that slower threads have not come to. So equal
   // counts give a thread the same share again, whose data its caches hold: what another core wrote costs more to read than
-  // L3. Every thread must call this, in the same order; none leaves before all items are done.
+  // L3. Every thread must call this, in the same order; none leaves before all items are done (at once where there are none).
   template <class Work>
   void share(int count, Work&& work);
 
@@ -81,7 +81,7 @@ class Team {
 
 template <class Work>
 void Member::share(int count, Work&& work) {
-  if (threads_ == 1) {
+  if (threads_ == 1 || count == 0) {
     for (int i = 0; i < count; ++i) work(i);
     return;
   }
