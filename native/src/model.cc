@@ -16,8 +16,10 @@ constexpr int kMostPartTokens = 1024;   // a pass over more would leave the cach
 constexpr int kGroupTokens = 128;       // sequences are joined up to this many tokens for query, key and value
 constexpr int kMostBlockTokens = 128;   // rows whose feed-forward activations stay in a megabyte of L2
 constexpr int kLeastBlockTokens = 6;
-constexpr int kLeastRowsForAllWeights = 48;  // of a thread; with fewer, reading every weight costs more than meeting often
-constexpr float kMostUneven = 1.2f;     // times the mean share, a thread's share of sequences that are not divided
+constexpr int kLeastRows = 48;          // of a thread; with fewer, reading every weight costs more than meeting often
+constexpr int kRunTokens = 256;         // of a run, about: a thread that is done takes another's next
+constexpr double kMostUneven = 1.1;     // times the mean: what a thread's runs may cost; otherwise all work is divided
+constexpr double kAttentionTokens = 450;  // length at which attention costs as much as all else
 constexpr int kFewRows = 4;             // whose norms and quantisation take turns in L1
 constexpr int kVocabularyBlock = 256;   // rows of the word embedding that a thread scores at a time
 
@@ -119,68 +121,80 @@ struct Hand {
   }
 };
 
-// Memory of one pass, kept for the next, and who does what in it.
+// Memory of one pass, kept for the next, and how its work is divided.
 //
-// Sequences are joined to groups, which attention takes together. Where there are enough, a thread takes `whole` groups
-// through a layer alone: what it wrote is still in its caches, and it waits for nobody. The others, from together_first on,
-// are taken by all threads: heads, then blocks of rows, or, where those would be few for all the weights, `parts` of a
-// block's output channels and of its lanes.
+// Sequences are joined to groups, which attention takes at a time. Apart: where sequences can be divided into runs of like cost,
+// a thread takes a run through a layer alone; what it wrote is still in its caches. Together: heads of groups, then blocks of
+// rows, or, where a thread would have few rows for all the weights, `parts` of a block's output channels and of its lanes.
 class Workspace {
  public:
   struct Group {
     int first_sequence, last_sequence;
     int first_token, tokens;
   };
+  struct Run {
+    int first_group, last_group;
+    int first_token, tokens;
+  };
   struct Thread {
-    AlignedBuffer<float> qkv, context, wide;
+    AlignedBuffer<float> qkv, context, wide;  // context: of a group, apart
     AlignedBuffer<uint8_t> attention, linear;
     Hand hand;
     QuantizedBuffer intermediate_out;
   };
 
   Batch batch{};
-  int tokens = 0, blocks = 0;
-  int whole = 0;           // groups that are not divided among threads
-  int together_first = 0;  // token
+  int tokens = 0;
+  std::vector<Run> runs;  // none: together
+  int blocks = 0;         // together, of rows
   int parts = 1;
+  bool context_late = false;  // together: quantised by rows after all heads, since fewer threads than there are could do it before
   std::vector<int> starts;
   std::vector<int32_t> positions;
   std::vector<Group> groups;
   AlignedBuffer<float> x;
-  AlignedBuffer<float> context_together;
+  AlignedBuffer<float> float_context;  // together
   QuantizedBuffer context;
   QuantizedBuffer inputs[3];  // for query, key and value; the first of equal group counts is used
   int input_of[3] = {0, 0, 0};
   std::vector<Thread> threads;
-  Hand hand;  // of all tokens that are taken together, where they have parts
-  std::unique_ptr<std::atomic<int>[]> heads_done;  // of each group and piece of the context
+  Hand hand;  // of all tokens, where they have parts
+  std::unique_ptr<std::atomic<int>[]> heads_done;  // together, of each group and piece of the context
 
-  int together_tokens() const { return tokens - together_first; }
-  int block_start(int block) const { return together_first + static_cast<int>(static_cast<int64_t>(together_tokens()) * block / blocks); }
+  int block_start(int block) const { return part_of(tokens, block, blocks); }
+  static int part_of(int count, int part, int parts) { return static_cast<int>(static_cast<int64_t>(count) * part / parts); }
+  static int blocks_of(int rows) { return (rows + kMostBlockTokens - 1) / kMostBlockTokens; }
 
   void prepare(const Model& model, const Batch& part, int thread_count) {
     const Config& c = model.config();
     batch = part;
     starts.assign(1, 0);
     positions.clear();
-    groups.clear();
-    int longest = 0, largest_group = 0;
     for (int s = 0; s < part.sequences; ++s) {
-      const int start = starts.back(), length = part.lengths[s];
-      for (int t = 0; t < length; ++t) positions.push_back(t);
-      if (groups.empty() || groups.back().tokens + length > kGroupTokens) groups.push_back({s, s, start, 0});
-      groups.back().last_sequence = s + 1;
-      groups.back().tokens += length;
-      largest_group = std::max(largest_group, groups.back().tokens);
-      longest = std::max(longest, length);
-      starts.push_back(start + length);
+      for (int t = 0; t < part.lengths[s]; ++t) positions.push_back(t);
+      starts.push_back(starts.back() + part.lengths[s]);
     }
     tokens = starts.back();
-    share_out(model, thread_count);
+    join(first_of_runs(thread_count));
+    int largest_group = 0, largest_run = 0, longest = 0;
+    for (const Group& group : groups) largest_group = std::max(largest_group, group.tokens);
+    for (const Run& run : runs) largest_run = std::max(largest_run, run.tokens);
+    for (int s = 0; s < part.sequences; ++s) longest = std::max(longest, part.lengths[s]);
+
+    parts = !runs.empty() || blocks_of(tokens) >= thread_count || tokens >= thread_count * kLeastRows ? 1 : model.lanes_;
+    // So that blocks times parts are shared out evenly.
+    const int wanted = round_up(blocks_of(tokens), thread_count / std::gcd(thread_count, parts));
+    blocks = std::max(1, std::min(wanted, tokens / kLeastBlockTokens));
+    const size_t pieces = groups.size() * static_cast<size_t>(model.context_pieces_);
+    context_late = pieces < static_cast<size_t>(thread_count);
+    if (pieces > pieces_) {
+      heads_done.reset(new std::atomic<int>[pieces]());
+      pieces_ = pieces;
+    }
 
     const size_t size = static_cast<size_t>(tokens) * c.hidden_size;
     grow(x, size);
-    grow(context_together, static_cast<size_t>(together_tokens()) * c.hidden_size);
+    if (runs.empty()) grow(float_context, size);
     context.resize(tokens, model.context_blocks_, c.hidden_size / model.context_blocks_);
     const int counts[3] = {c.q_groups, c.k_groups, c.v_groups};
     for (int i = 0; i < 3; ++i) {
@@ -189,13 +203,8 @@ class Workspace {
         if (counts[j] == counts[i]) input_of[i] = j;
       if (input_of[i] == i) inputs[i].resize(tokens, counts[i], c.hidden_size / counts[i]);
     }
-    const size_t pieces = groups.size() * static_cast<size_t>(model.context_pieces_);
-    if (pieces > pieces_) {
-      heads_done.reset(new std::atomic<int>[pieces]());
-      pieces_ = pieces;
-    }
     if (static_cast<int>(threads.size()) < thread_count) threads.resize(static_cast<size_t>(thread_count));
-    const int rows = std::max(whole > 0 ? std::min(largest_group, kMostBlockTokens) : 0, blocks > 0 ? together_tokens() / blocks + 1 : 0);
+    const int rows = runs.empty() ? tokens / blocks + 1 : std::min(largest_run, kMostBlockTokens);
     const int head_size = c.hidden_size / c.heads;
     size_t linear = 0;
     const auto needs = [&](const PackedLinear& layer, int shares, int count) {
@@ -207,38 +216,60 @@ class Workspace {
       needs(layer.intermediate, model.lanes_, rows);
       needs(layer.output, model.lanes_, rows);
     }
-    if (parts > 1) hand.resize(c, together_tokens());
+    if (parts > 1) hand.resize(c, tokens);
     for (int i = 0; i < thread_count; ++i) {
       Thread& t = threads[static_cast<size_t>(i)];
       grow(t.qkv, static_cast<size_t>(3) * largest_group * (c.hidden_size / model.units_));
-      if (whole > 0) grow(t.context, static_cast<size_t>(largest_group) * c.hidden_size);
+      if (!runs.empty()) grow(t.context, static_cast<size_t>(largest_group) * c.hidden_size);
       grow(t.attention, attention_scratch(longest, head_size));
       grow(t.linear, linear);
       grow(t.wide, static_cast<size_t>(rows) * row_stride(c.intermediate_size / model.lanes_));
-      if (parts == 1 || whole > 0) t.hand.resize(c, rows);
+      if (parts == 1) t.hand.resize(c, rows);
       t.intermediate_out.resize(rows, c.output_groups / model.lanes_, c.intermediate_size / c.output_groups);
     }
   }
 
  private:
-  void share_out(const Model& model, int thread_count) {
-    const int count = static_cast<int>(groups.size());
-    whole = count / thread_count * thread_count;
-    for (int t = 0, each = whole / thread_count; t < thread_count && whole > 0 && thread_count > 1; ++t) {
-      const int share = first_token_of((t + 1) * each) - first_token_of(t * each);
-      if (static_cast<float>(share) * static_cast<float>(thread_count) > kMostUneven * static_cast<float>(first_token_of(each * thread_count)))
-        whole = 0;
+  // The first sequence of each run, a multiple of the threads; none where they would not have like shares.
+  std::vector<int> first_of_runs(int thread_count) const {
+    if (thread_count == 1 || tokens < thread_count * kLeastRows) return {};
+    const int each = std::max(1, tokens / (thread_count * kRunTokens)), count = thread_count * each;
+    const auto cost_of = [&](int s) { return batch.lengths[s] * (kAttentionTokens + batch.lengths[s]); };
+    double total = 0, before = 0;
+    for (int s = 0; s < batch.sequences; ++s) total += cost_of(s);
+    std::vector<int> first;
+    std::vector<double> costs(static_cast<size_t>(thread_count));
+    for (int s = 0; s < batch.sequences; ++s) {
+      // The run that has the middle of the sequence.
+      const double cost = cost_of(s);
+      const auto run = std::min(count - 1, static_cast<int>((before + cost / 2) / total * count));
+      before += cost;
+      const int so_far = static_cast<int>(first.size());
+      if (run > so_far) return {};  // so_far has no sequence
+      if (run == so_far) first.push_back(s);
+      double& share = costs[static_cast<size_t>(run / each)];
+      share += cost;
+      if (share * thread_count > kMostUneven * total) return {};
     }
-    together_first = first_token_of(whole);
-    const int rest = together_tokens(), needed = (rest + kMostBlockTokens - 1) / kMostBlockTokens;
-    const bool enough = needed >= thread_count || rest >= thread_count * kLeastRowsForAllWeights;
-    parts = enough || rest == 0 ? 1 : model.lanes_;
-    // So that blocks times parts are shared out evenly.
-    const int wanted = round_up(needed, thread_count / std::gcd(thread_count, parts));
-    blocks = rest == 0 ? 0 : std::max(1, std::min(wanted, rest / kLeastBlockTokens));
+    return static_cast<int>(first.size()) == count ? first : std::vector<int>();
   }
 
-  int first_token_of(int group) const { return group < static_cast<int>(groups.size()) ? groups[static_cast<size_t>(group)].first_token : tokens; }
+  void join(const std::vector<int>& first_of_runs) {
+    groups.clear();
+    runs.clear();
+    for (int s = 0; s < batch.sequences; ++s) {
+      const int start = starts[static_cast<size_t>(s)], length = batch.lengths[s];
+      const bool begins_run = runs.size() < first_of_runs.size() && first_of_runs[runs.size()] == s;
+      if (groups.empty() || begins_run || groups.back().tokens + length > kGroupTokens) groups.push_back({s, s, start, 0});
+      groups.back().last_sequence = s + 1;
+      groups.back().tokens += length;
+      const int count = static_cast<int>(groups.size());
+      if (begins_run) runs.push_back({count - 1, count, start, 0});
+      if (runs.empty()) continue;
+      runs.back().last_group = count;
+      runs.back().tokens += length;
+    }
+  }
 
   size_t pieces_ = 0;
 };
@@ -421,32 +452,60 @@ void Model::return_space(std::unique_ptr<Workspace> space) {
 }
 
 void Model::forward(Workspace& space, Team& team) {
-  const int whole = space.whole, rest = static_cast<int>(space.groups.size()) - whole;
-  team.run([&](Member& member) {
-    member.share(whole, [&](int index) {
-      const Workspace::Group& group = space.groups[static_cast<size_t>(index)];
-      embed(space, group.first_token, group.tokens);
-    });
-    share_rows(space, member, [&](int first, int count) { embed(space, first, count); });
-    for (size_t n = 0; n < layers_.size(); ++n) {
-      const Layer& layer = layers_[n];
-      const bool last = n + 1 == layers_.size();
-      member.share(whole, [&](int group) {
-        for (int unit = 0; unit < units_; ++unit) heads_phase(space, member, layer, group, unit);
-        whole_phase(space, member, layer, group, last);
-      });
-      member.share(rest * units_, [&](int item) { heads_phase(space, member, layer, whole + item / units_, item % units_); });
-      together_phase(space, member, layer, last);
-    }
-  });
+  team.run([&](Member& member) { space.runs.empty() ? together(space, member) : apart(space, member); });
 }
 
-// Rows of the tokens that are taken together, in small blocks, some for every thread.
+void Model::apart(Workspace& space, Member& member) {
+  const auto share_runs = [&](auto&& work) {
+    member.share(static_cast<int>(space.runs.size()), [&](int i) { work(space.runs[static_cast<size_t>(i)]); });
+  };
+  const int heads = units_ / context_pieces_;
+  share_runs([&](const Workspace::Run& run) { embed(space, run.first_token, run.tokens); });
+  for (const Layer& layer : layers_)
+    share_runs([&](const Workspace::Run& run) {
+      float* context = space.threads[static_cast<size_t>(member.index())].context.data();
+      for (int group = run.first_group; group < run.last_group; ++group)
+        for (int unit = 0; unit < units_; ++unit) {
+          heads_phase(space, member, layer, group, unit, context);
+          if ((unit + 1) % heads == 0) quantize_piece(space, group, unit / heads, context);
+        }
+      const int blocks = Workspace::blocks_of(run.tokens);
+      const auto start = [&](int block) { return run.first_token + Workspace::part_of(run.tokens, block, blocks); };
+      for (int i = 0; i < blocks; ++i) block_phase(space, member, layer, start(i), start(i + 1) - start(i));
+    });
+}
+
+void Model::together(Workspace& space, Member& member) {
+  share_rows(space, member, [&](int first, int count) { embed(space, first, count); });
+  for (const Layer& layer : layers_) {
+    member.share(static_cast<int>(space.groups.size()) * units_, [&](int item) {
+      const int group = item / units_, unit = item % units_, heads = units_ / context_pieces_, piece = unit / heads;
+      float* context = space.float_context.data() +
+                       static_cast<ptrdiff_t>(space.groups[static_cast<size_t>(group)].first_token) * config().hidden_size;
+      heads_phase(space, member, layer, group, unit, context);
+      if (space.context_late) return;
+      // Whoever ends a piece's last head quantises it.
+      std::atomic<int>& done = space.heads_done[static_cast<size_t>(group * context_pieces_ + piece)];
+      if (done.fetch_add(1, std::memory_order_acq_rel) + 1 < heads) return;
+      done.store(0, std::memory_order_relaxed);
+      quantize_piece(space, group, piece, context);
+    });
+    if (space.context_late)
+      share_rows(space, member, [&](int first, int count) {
+        const int channels = config().hidden_size;
+        kernels_.quantize(space.float_context.data() + static_cast<ptrdiff_t>(first) * channels, channels, count, 0.0f,
+                          space.context.view.from_row(first));
+      });
+    tokens_phase(space, member, layer);
+  }
+}
+
+// Rows in as many blocks as there are threads.
 template <class Work>
 void Model::share_rows(const Workspace& space, Member& member, Work&& work) {
-  const int tokens = space.together_tokens(), few = std::max(1, std::min(member.threads(), tokens / kLeastBlockTokens));
-  const auto start = [&](int part) { return static_cast<int>(static_cast<int64_t>(tokens) * part / few); };
-  member.share(tokens > 0 ? few : 0, [&](int i) { work(space.together_first + start(i), start(i + 1) - start(i)); });
+  const int count = std::max(1, std::min(member.threads(), space.tokens / kLeastBlockTokens));
+  const auto start = [&](int part) { return Workspace::part_of(space.tokens, part, count); };
+  member.share(count, [&](int i) { work(start(i), start(i + 1) - start(i)); });
 }
 
 void Model::embed(Workspace& space, int first, int rows) {
@@ -461,7 +520,8 @@ void Model::embed(Workspace& space, int first, int rows) {
     if (space.input_of[i] == i) kernels_.quantize(x, c.hidden_size, rows, 0.0f, space.inputs[i].view.from_row(first));
 }
 
-void Model::heads_phase(Workspace& space, Member& member, const Layer& layer, int group_index, int unit) {
+// context: of the group, [tokens][hidden size].
+void Model::heads_phase(Workspace& space, Member& member, const Layer& layer, int group_index, int unit, float* context) {
   const Config& c = config();
   const Workspace::Group& group = space.groups[static_cast<size_t>(group_index)];
   const int columns = c.hidden_size / units_, head_size = c.hidden_size / c.heads;
@@ -476,9 +536,6 @@ void Model::heads_phase(Workspace& space, Member& member, const Layer& layer, in
     kernels_.grouped_linear({&linear[i]->view(), &x, linear[i]->panel_at(unit * columns), last, group.tokens, qkv[i], columns,
                              unit * columns, Activation::none, mine.linear.data(), 0, next});
   }
-  const bool is_whole = group_index < space.whole;
-  float* context = is_whole ? mine.context.data()
-                            : space.context_together.data() + static_cast<ptrdiff_t>(group.first_token - space.together_first) * c.hidden_size;
   for (int s = group.first_sequence; s < group.last_sequence; ++s) {
     const ptrdiff_t row = space.starts[static_cast<size_t>(s)] - group.first_token;
     for (int h = 0; h < columns; h += head_size)
@@ -486,14 +543,14 @@ void Model::heads_phase(Workspace& space, Member& member, const Layer& layer, in
                           space.batch.lengths[s], head_size, context + row * c.hidden_size + unit * columns + h, c.hidden_size,
                           mine.attention.data()});
   }
-  // Whoever ends the last head of a piece quantises it.
-  const int heads = units_ / context_pieces_, piece = unit / heads, blocks = context_blocks_ / context_pieces_;
-  std::atomic<int>& done = space.heads_done[static_cast<size_t>(group_index) * static_cast<size_t>(context_pieces_) + static_cast<size_t>(piece)];
-  if (done.fetch_add(1, std::memory_order_acq_rel) + 1 < heads) return;
-  done.store(0, std::memory_order_relaxed);
+}
+
+void Model::quantize_piece(Workspace& space, int group_index, int piece, const float* context) {
+  const Workspace::Group& group = space.groups[static_cast<size_t>(group_index)];
+  const Quantized out = space.context.view.from_row(group.first_token);
+  const int blocks = context_blocks_ / context_pieces_;
   for (int block = piece * blocks; block < (piece + 1) * blocks; ++block)
-    quantize_block(kernels_, context + static_cast<ptrdiff_t>(block) * space.context.view.block_size, c.hidden_size, group.tokens,
-                   space.context.view.from_row(group.first_token), block);
+    quantize_block(kernels_, context + static_cast<ptrdiff_t>(block) * out.block_size, config().hidden_size, group.tokens, out, block);
 }
 
 // A block of tokens on its way through a layer.
@@ -525,41 +582,34 @@ void Model::for_few_rows(const Rows& rows, Work&& work) {
 }
 
 // What follows attention, by one thread.
-void Model::block_phase(Workspace& space, Member& member, const Layer& layer, int first, int count, bool last) {
+void Model::block_phase(Workspace& space, Member& member, const Layer& layer, int first, int count) {
   const Rows rows = rows_of(space, space.threads[static_cast<size_t>(member.index())].hand, first, count, 0);
   post_part(space, member, rows, layer, 0, 1);
   attention_norm(rows, layer);
   for (int lane = 0; lane < lanes_; ++lane) feed_forward_lane(space, member, rows, layer, lane, lane + 1 < lanes_);
-  feed_forward_norm(space, rows, layer, last);
+  feed_forward_norm(space, rows, layer);
 }
 
-void Model::whole_phase(Workspace& space, Member& member, const Layer& layer, int group_index, bool last) {
-  const Workspace::Group& group = space.groups[static_cast<size_t>(group_index)];
-  const int blocks = (group.tokens + kMostBlockTokens - 1) / kMostBlockTokens;
-  const auto start = [&](int block) { return group.first_token + group.tokens * block / blocks; };
-  for (int block = 0; block < blocks; ++block) block_phase(space, member, layer, start(block), start(block + 1) - start(block), last);
-}
-
-void Model::together_phase(Workspace& space, Member& member, const Layer& layer, bool last) {
+// The same by all threads.
+void Model::tokens_phase(Workspace& space, Member& member, const Layer& layer) {
   const int parts = space.parts;
+  const auto start = [&](int block) { return space.block_start(block); };
   if (parts == 1) {
-    member.share(space.blocks, [&](int block) {
-      block_phase(space, member, layer, space.block_start(block), space.block_start(block + 1) - space.block_start(block), last);
-    });
+    member.share(space.blocks, [&](int i) { block_phase(space, member, layer, start(i), start(i + 1) - start(i)); });
     return;
   }
-  const auto rows = [&](int first, int count) { return rows_of(space, space.hand, first, count, first - space.together_first); };
+  const auto rows = [&](int first, int count) { return rows_of(space, space.hand, first, count, first); };
   const auto share_parts = [&](auto&& work) {
+    // A thread has the same parts of all blocks: their weights stay in its cache.
     member.share(space.blocks * parts, [&](int item) {
-      // A thread has the same parts of all blocks: their weights stay in its cache.
-      const int first = space.block_start(item % space.blocks), end = space.block_start(item % space.blocks + 1);
-      work(rows(first, end - first), item / space.blocks);
+      const int i = item % space.blocks;
+      work(rows(start(i), start(i + 1) - start(i)), item / space.blocks);
     });
   };
   share_parts([&](const Rows& block, int part) { post_part(space, member, block, layer, part, parts); });
   share_rows(space, member, [&](int first, int count) { attention_norm(rows(first, count), layer); });
   share_parts([&](const Rows& block, int lane) { feed_forward_lane(space, member, block, layer, lane, false); });
-  share_rows(space, member, [&](int first, int count) { feed_forward_norm(space, rows(first, count), layer, last); });
+  share_rows(space, member, [&](int first, int count) { feed_forward_norm(space, rows(first, count), layer); });
 }
 
 void Model::post_part(Workspace& space, Member& member, const Rows& rows, const Layer& layer, int part, int parts) {
@@ -596,8 +646,9 @@ void Model::feed_forward_lane(Workspace& space, Member& member, const Rows& rows
                            ahead ? layer.intermediate.weights_of(layer.intermediate.panel_at((lane + 1) * wide)) : nullptr});
 }
 
-void Model::feed_forward_norm(Workspace& space, const Rows& rows, const Layer& layer, bool last) {
+void Model::feed_forward_norm(Workspace& space, const Rows& rows, const Layer& layer) {
   const int channels = config().hidden_size;
+  const bool last = &layer == &layers_.back();
   for_few_rows(rows, [&](const Rows& few) {
     norm(few, layer.feed_forward_norm);
     for (int i = 0; i < 3 && !last; ++i)

@@ -1,9 +1,10 @@
 // An artifact, packed for one instruction set, and the forward pass over ragged batches.
 //
-// All sequences of a batch are one run of tokens. A layer is two phases:
-//     heads:   for a group of sequences and one head: query, key, value, attention -> context
+// Sequences lie one after the other, without padding, and are joined to groups. A layer is two phases:
+//     heads:   for a group and one head: query, key, value, attention -> context
 //     tokens:  for a block of tokens: post-attention, residual, norm, feed-forward lane by lane, residual, norm
-// or, where there are fewer blocks than threads, the second's steps one after the other, each shared out by rows or by lanes.
+// Where sequences can be divided among the threads in like shares, a thread takes its own through both; otherwise each phase is
+// shared out, and where a thread would have few rows, the second's steps one after the other, by rows or by lanes.
 // Nothing that a sequence's result depends on reaches beyond the sequence, and every sum has one order, so the result has the
 // same bits alone, in any batch and with any number of threads.
 #pragma once
@@ -83,23 +84,25 @@ class Model {
   template <class Done>
   void run_parts(const Batch& batch, Team& team, Done&& done);
   void forward(Workspace& space, Team& team);
+  void apart(Workspace& space, Member& member);
+  void together(Workspace& space, Member& member);
   template <class Work>
   static void share_rows(const Workspace& space, Member& member, Work&& work);
   void embed(Workspace& space, int first, int rows);
-  void heads_phase(Workspace& space, Member& member, const Layer& layer, int group_index, int unit);
+  void heads_phase(Workspace& space, Member& member, const Layer& layer, int group_index, int unit, float* context);
+  void quantize_piece(Workspace& space, int group_index, int piece, const float* context);
   struct Rows;
   Rows rows_of(Workspace& space, Hand& hand, int first, int count, int place);
   template <class Work>
   void for_few_rows(const Rows& rows, Work&& work);
-  void block_phase(Workspace& space, Member& member, const Layer& layer, int first, int count, bool last);
-  void whole_phase(Workspace& space, Member& member, const Layer& layer, int group_index, bool last);
-  void together_phase(Workspace& space, Member& member, const Layer& layer, bool last);
+  void block_phase(Workspace& space, Member& member, const Layer& layer, int first, int count);
+  void tokens_phase(Workspace& space, Member& member, const Layer& layer);
   void norm(const Rows& rows, const Norm& norm);
   void post_part(Workspace& space, Member& member, const Rows& rows, const Layer& layer, int part, int parts);
   void attention_norm(const Rows& rows, const Layer& layer);
   // ahead: another lane follows, whose weights can be fetched.
   void feed_forward_lane(Workspace& space, Member& member, const Rows& rows, const Layer& layer, int lane, bool ahead);
-  void feed_forward_norm(Workspace& space, const Rows& rows, const Layer& layer, bool last);
+  void feed_forward_norm(Workspace& space, const Rows& rows, const Layer& layer);
   void heads_of(Workspace& space, const Outputs& outputs);
   void score_vocabulary(Team& team, std::vector<float>& rows, const Gaps& gaps);
   // The team, where the lock on it is held and its threads are there; else the caller alone.

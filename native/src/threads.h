@@ -98,6 +98,8 @@ template <class Work>
 void Member::take_from(int thread, int count, Work& work) {
   const auto start = [&](int t) { return static_cast<int>(static_cast<int64_t>(count) * t / threads_); };
   std::atomic<int>& taken = team_->taken_[static_cast<size_t>(thread)].items;
+  // Most find nothing left, and looking alone does not take the counter from its owner.
+  if (start(thread) + taken.load(std::memory_order_relaxed) >= start(thread + 1)) return;
   for (int i; (i = start(thread) + taken.fetch_add(1, std::memory_order_relaxed)) < start(thread + 1);) work(i);
 }
 

@@ -16,8 +16,9 @@ using namespace sqb;
 namespace {
 
 std::vector<int32_t> token_counts = {1, 2, 3, 5, 15, 17, 31, 33, 127, 129, 512, 1, 8, 8, 8, 300};
-// Groups of like size, which threads take whole, and some that are left for all.
-const std::vector<int32_t> like_counts = {128, 120, 64, 64, 100, 28, 125, 110, 10, 90};
+// Sequences that threads take apart: in runs of several groups, of two blocks, and of many short texts.
+const std::vector<int32_t> like_counts[] = {
+    {128, 128, 128, 128, 100, 28, 128, 128, 64, 64}, {300, 120, 4, 155, 130, 290}, std::vector<int32_t>(49, 20)};
 int masked_tokens = 512;  // of the long texts in test_masked: more than one pass
 int calls = 20;           // of each caller in test_callers
 
@@ -212,8 +213,11 @@ int main(int argc, char** argv) {
   Sizes small;
   small.hidden = 384, small.heads = 12, small.intermediate = 1536, small.layers = 1;
   if (!quick) test_equal(small, "hidden 384", token_counts);
-  for (const Sizes& each : {Sizes(), unequal, odd})
-    if (!quick) test_equal(each, "texts of like length", like_counts);
+  Sizes pieces;  // two of the context, of three heads and two blocks
+  pieces.hidden = 96, pieces.heads = 6, pieces.q = pieces.k = pieces.v = 1, pieces.post = 4;
+  for (const Sizes& each : {Sizes(), unequal, odd, pieces})
+    for (const auto& counts : like_counts)
+      if (!quick) test_equal(each, "texts of like length", counts);
   test_masked();
   test_callers();
 #if !defined(_WIN32)

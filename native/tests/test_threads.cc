@@ -10,7 +10,7 @@ using namespace sqb;
 namespace {
 
 void test_every_item_once() {
-  for (const int threads : {1, 2, 3}) {
+  for (const int threads : {1, 2, 3, 7}) {
     Team team(threads);
     CHECK(team.threads() == threads && team.here(), "%d threads", threads);
     std::vector<int> first(100), second(7);
@@ -23,6 +23,21 @@ void test_every_item_once() {
     }
     for (const int count : first) CHECK(count == 50, "%d threads: an item ran %d times of 50", threads, count);
     for (const int count : second) CHECK(count == 50, "%d threads: an item of the second share, %d of 50", threads, count);
+  }
+}
+
+// Items are taken from a thread that has not come to them: the first of the first thread's waits for all others.
+void test_slow_thread() {
+  for (const int threads : {2, 3, 7}) {
+    Team team(threads);
+    std::atomic<int> others{0};
+    team.run([&](Member& member) {
+      member.share(20, [&](int item) {
+        if (item > 0) ++others;
+        while (item == 0 && others < 19) std::this_thread::yield();
+      });
+    });
+    CHECK(others == 19, "%d threads: %d of 19", threads, others.load());
   }
 }
 
@@ -53,6 +68,7 @@ void test_no_memory() {
 
 int main() {
   test_every_item_once();
+  test_slow_thread();
   test_no_memory();
   return finish();
 }

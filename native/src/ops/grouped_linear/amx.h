@@ -18,7 +18,7 @@ namespace {
 
 struct AmxDriver {
   static constexpr int kRows = 2 * kTileRows;
-  static constexpr int kManySteps = 5;
+  static constexpr int kManySteps = 5;  // of 64 channels: their products take longer than what follows
 
   // row_tiles by `vectors` tiles of sums, which stay in tiles 0 to 3. b: [steps * 16][b_stride bytes]. Each step fetches so
   // many lines from `ahead` on.
@@ -113,8 +113,12 @@ struct AmxDriver {
         const uint8_t* ahead = at_end ? call.next : b + bytes;
         const int turns = (call.rows + kRows - 1) / kRows * ((panel.vectors + 1) / 2);
         const int lines = ahead == nullptr ? 0 : static_cast<int>(bytes / 64) / turns;
-        const int step_lines = steps < kManySteps ? 0 : lines / steps;
-        const int follow_lines = steps < kManySteps ? lines < kRows * 2 ? lines : kRows * 2 : 0;
+        // Where blocks are short, what follows the sums takes most of the time: a line for each of its vectors.
+        const bool separate = ending == Ending::separate || panel.columns < 16 * panel.vectors;
+        const int spare = steps < kManySteps && !separate ? most * (panel.vectors > 1 ? 2 : 1) : 0;
+        const int follow_lines = lines < spare ? lines : spare;
+        const int step_lines = (lines - follow_lines + steps - 1) / steps;
+        const ptrdiff_t turn_bytes = 64 * static_cast<ptrdiff_t>(step_lines) * steps;
         for (int row = 0; row < call.rows;) {
           // The last rows join some before them, whose sums are made once more, so that tiles keep their height.
           const int left = call.rows - row, rows = left < kRows ? left : kRows;
@@ -126,9 +130,9 @@ struct AmxDriver {
             const uint8_t* weights = b + v * kTileBytes;
             const auto turn = [&](auto multiply, auto store_sums) {
               multiply(a, x.row_stride, weights, b_stride, steps, ahead, step_lines);
-              if (waiting.sums != nullptr) follow_turn<activation>(call, waiting, ahead, follow_lines);
+              if (waiting.sums != nullptr) follow_turn<activation>(call, waiting, ahead + turn_bytes, follow_lines);
               store_sums(out);
-              ahead += 64 * static_cast<ptrdiff_t>(step_lines * steps + follow_lines);
+              ahead += turn_bytes + 64 * static_cast<ptrdiff_t>(follow_lines);
             };
             if (height > kTileRows)
               vectors == 2 ? turn(multiply<2, 2>, store_sums<2, 2>) : turn(multiply<2, 1>, store_sums<2, 1>);
