@@ -28,6 +28,14 @@ def test_recipes_of_the_package() -> None:
     ]
 
 
+def test_recipes_of_measured_runs_are_still_read() -> None:
+    paths = sorted((Path(__file__).parents[2] / "benchmarks" / "recipes").glob("*.toml"))
+    assert {path.stem: load_recipe(str(path)).tokens for path in paths} == {
+        "small-decay": 900 * 128 * 64,
+        "small-long": 4800 * 64 * 128,
+    }
+
+
 def test_paper_is_the_model_card_s() -> None:
     paper = load_recipe("paper")
     assert paper.optimizer == "lamb"
