@@ -17,9 +17,9 @@ constexpr int kGroupTokens = 128;       // sequences are joined up to this many 
 constexpr int kMostBlockTokens = 128;   // rows whose feed-forward activations stay in a megabyte of L2
 constexpr int kLeastBlockTokens = 6;
 constexpr int kLeastRows = 48;          // of a thread; with fewer, reading every weight costs more than meeting often
-constexpr int kRunTokens = 256;         // of a run, about: a thread that is done takes another's next
+constexpr int kRunTokens = 256;         // of a run, about, where there are so many tokens
 constexpr double kMostUneven = 1.1;     // times the mean: what a thread's runs may cost; otherwise all work is divided
-constexpr double kAttentionTokens = 450;  // length at which attention costs as much as all else
+constexpr double kAttentionTokens = 0.6;  // for each channel: length at which attention costs as much as all else
 constexpr int kFewRows = 4;             // whose norms and quantisation take turns in L1
 constexpr int kVocabularyBlock = 256;   // rows of the word embedding that a thread scores at a time
 
@@ -175,13 +175,13 @@ class Workspace {
       starts.push_back(starts.back() + part.lengths[s]);
     }
     tokens = starts.back();
-    join(first_of_runs(thread_count));
+    join(first_of_runs(thread_count, kAttentionTokens * c.hidden_size));
     int largest_group = 0, largest_run = 0, longest = 0;
     for (const Group& group : groups) largest_group = std::max(largest_group, group.tokens);
     for (const Run& run : runs) largest_run = std::max(largest_run, run.tokens);
     for (int s = 0; s < part.sequences; ++s) longest = std::max(longest, part.lengths[s]);
 
-    parts = !runs.empty() || blocks_of(tokens) >= thread_count || tokens >= thread_count * kLeastRows ? 1 : model.lanes_;
+    parts = thread_count == 1 || tokens >= thread_count * kLeastRows ? 1 : model.lanes_;
     // So that blocks times parts are shared out evenly.
     const int wanted = round_up(blocks_of(tokens), thread_count / std::gcd(thread_count, parts));
     blocks = std::max(1, std::min(wanted, tokens / kLeastBlockTokens));
@@ -230,11 +230,19 @@ class Workspace {
   }
 
  private:
-  // The first sequence of each run, a multiple of the threads; none where they would not have like shares.
-  std::vector<int> first_of_runs(int thread_count) const {
+  // The first sequence of each run, as many for each thread; none where threads would not have like shares.
+  std::vector<int> first_of_runs(int thread_count, double attention_tokens) const {
     if (thread_count == 1 || tokens < thread_count * kLeastRows) return {};
-    const int each = std::max(1, tokens / (thread_count * kRunTokens)), count = thread_count * each;
-    const auto cost_of = [&](int s) { return batch.lengths[s] * (kAttentionTokens + batch.lengths[s]); };
+    for (int each = std::max(1, tokens / (thread_count * kRunTokens)); each > 0; --each) {
+      std::vector<int> first = divide(thread_count, each, attention_tokens);
+      if (!first.empty()) return first;
+    }
+    return {};
+  }
+
+  std::vector<int> divide(int thread_count, int each, double attention_tokens) const {
+    const int count = thread_count * each;
+    const auto cost_of = [&](int s) { return batch.lengths[s] * (attention_tokens + batch.lengths[s]); };
     double total = 0, before = 0;
     for (int s = 0; s < batch.sequences; ++s) total += cost_of(s);
     std::vector<int> first;
@@ -600,7 +608,7 @@ void Model::tokens_phase(Workspace& space, Member& member, const Layer& layer) {
   }
   const auto rows = [&](int first, int count) { return rows_of(space, space.hand, first, count, first); };
   const auto share_parts = [&](auto&& work) {
-    // A thread has the same parts of all blocks: their weights stay in its cache.
+    // Part by part, so that a thread reads few of the weights.
     member.share(space.blocks * parts, [&](int item) {
       const int i = item % space.blocks;
       work(rows(start(i), start(i + 1) - start(i)), item / space.blocks);

@@ -16,9 +16,11 @@ using namespace sqb;
 namespace {
 
 std::vector<int32_t> token_counts = {1, 2, 3, 5, 15, 17, 31, 33, 127, 129, 512, 1, 8, 8, 8, 300};
-// Sequences that threads take apart: in runs of several groups, of two blocks, and of many short texts.
-const std::vector<int32_t> like_counts[] = {
-    {128, 128, 128, 128, 100, 28, 128, 128, 64, 64}, {300, 120, 4, 155, 130, 290}, std::vector<int32_t>(49, 20)};
+// Sequences that two, three, four or seven threads take apart: two runs each, one run of several blocks, many short texts.
+const std::vector<int32_t> like_counts[] = {{128, 128, 128, 128, 100, 28, 128, 128, 64, 64},
+                                            {300, 120, 4, 155, 130, 290},
+                                            {512, 512},
+                                            std::vector<int32_t>(49, 20)};
 int masked_tokens = 512;  // of the long texts in test_masked: more than one pass
 int calls = 20;           // of each caller in test_callers
 

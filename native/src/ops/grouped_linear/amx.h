@@ -5,7 +5,7 @@
 // products are under way, and before that one's sums are stored: into the same place, since loads from one 4 KB wait for
 // stores to another. Blocks are padded to whole tiles (Packing::multiple).
 //
-// While the rows pass by a block of weights, the next block comes into L2, line by line between other instructions: where
+// While the rows pass by a block of weights, most of the next one comes into L2, line by line between other instructions: where
 // blocks are long, between products, else between the vectors that follow the sums. In bursts it came at the same rate, but
 // all else waited.
 #pragma once
