@@ -265,6 +265,8 @@ def _run(plan: _Plan, data: Mapping[str, Coverage]) -> bool:
     """Finetune one task, or go on with it, and record it; False in other processes than the first."""
     folder = plan.settings.output
     resume = (folder / SETTINGS).exists()
+    # Before the run: hours later a hub may be out of reach, or a folder changed.
+    teachers = {source: _weights_sha256(source) for source in plan.settings.teacher}
     try:
         result = finetune(dataclasses.replace(plan.settings, resume=resume))
     except KeyboardInterrupt:
@@ -276,7 +278,7 @@ def _run(plan: _Plan, data: Mapping[str, Coverage]) -> bool:
     record = {
         "task": plan.settings.task,
         "start": plan.start,
-        "teachers_sha256": {source: _weights_sha256(source) for source in plan.settings.teacher},
+        "teachers_sha256": teachers,
         "settings": plan.settings.to_dict(),
         "source": plan.preset.source,
         "command": plan.settings.command(),
